@@ -51,7 +51,15 @@ class LMConfig:
     def __post_init__(self) -> None:
         _require(self.heads % self.kv_heads == 0, f"heads {self.heads} not a multiple of kv_heads {self.kv_heads}")
         _require(self.head_dim % 2 == 0, f"head_dim must be even, got {self.head_dim}")
-        for name in ("hidden", "layers", "intermediate", "text_rows", "speech_tokens", "text_block", "speech_block"):
+        for name in (
+            "hidden",
+            "layers",
+            "intermediate",
+            "text_rows",
+            "speech_tokens",
+            "text_block",
+            "speech_block",
+        ):
             _require(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
 
 
@@ -128,7 +136,8 @@ class VocoderConfig:
         _require(len(self.upsample_kernels) == stages, "one upsample kernel per upsample rate is needed")
         _require(len(self.source_resblock_kernels) == stages, "one source resblock per upsample rate is needed")
         _require(
-            self.base_channels % (1 << stages) == 0, f"base_channels {self.base_channels} must divide by {1 << stages}"
+            self.base_channels % (1 << stages) == 0,
+            f"base_channels {self.base_channels} must divide by {1 << stages}",
         )
 
     @property
@@ -158,8 +167,7 @@ class ModelConfig:
         frame_rate = self.token_rate * self.flow.mel_ratio
         _require(
             self.vocoder.samples_per_frame * frame_rate == self.sample_rate,
-            f"{self.vocoder.samples_per_frame} samples per frame at {frame_rate} frames/s "
-            f"is not {self.sample_rate} Hz",
+            f"{self.vocoder.samples_per_frame} samples per frame at {frame_rate} frames/s is not {self.sample_rate} Hz",
         )
 
     @property

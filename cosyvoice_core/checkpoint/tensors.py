@@ -46,7 +46,10 @@ def fold_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Both spellings of the pair are read: `parametrizations.weight.original0/1` and `weight_g`/`weight_v`.
     """
-    spellings = ((".parametrizations.weight.original0", ".parametrizations.weight.original1"), (".weight_g", ".weight_v"))
+    spellings = (
+        (".parametrizations.weight.original0", ".parametrizations.weight.original1"),
+        (".weight_g", ".weight_v"),
+    )
     folded = dict(state)
     for g_suffix, v_suffix in spellings:
         for g_key in [key for key in folded if key.endswith(g_suffix)]:

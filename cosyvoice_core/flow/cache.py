@@ -1,0 +1,109 @@
+"""What an incremental pass keeps of earlier frames: convolution tails and attention keys and values.
+
+Why it is final: every convolution looks left only, every norm is per frame, attention positions are either absent
+or relative, the noise is indexed by absolute frame, and the block mask hides all frames past the end of a query's
+own chunk. A frame's activations in any layer are therefore a function of frames up to the end of its chunk. When
+a chunk is complete nothing that arrives later can change them, so the tails, keys and values taken from complete
+chunks never need recomputation (docs/model.md, "Exact incremental computation"). Only the last push of a stream
+may end inside a chunk, and nothing follows it.
+
+Knows nothing of layers: each layer is handed the piece of cache that belongs to it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_GROWTH_FRAMES = 256
+
+
+class TailCache:
+    """The last `width` input frames of one causal convolution, (B, width, C)."""
+
+    __slots__ = ("frames", "width")
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.frames: Tensor | None = None
+
+    def extend(self, x: Tensor) -> Tensor:
+        """Prepend what is kept (zeros at the start of a stream) to x (B, T, C) and keep its new end."""
+        if self.frames is None:
+            self.frames = x.new_zeros(x.shape[0], self.width, x.shape[2])
+        joined = torch.cat((self.frames, x), dim=1)
+        self.frames = joined[:, joined.shape[1] - self.width :].clone()
+        return joined
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.frames is None else self.frames.nbytes
+
+
+class KVCache:
+    """Keys and values of one attention layer, each (B, heads, S, head_dim), grown in steps."""
+
+    __slots__ = ("_keys", "_values", "length")
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._keys: Tensor | None = None
+        self._values: Tensor | None = None
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Append (B, heads, T, head_dim) and return views of all keys and values so far."""
+        end = self.length + keys.shape[2]
+        self._keys = self._grown(self._keys, keys, end)
+        self._values = self._grown(self._values, values, end)
+        self._keys[:, :, self.length : end] = keys
+        self._values[:, :, self.length : end] = values
+        self.length = end
+        return self._keys[:, :, :end], self._values[:, :, :end]
+
+    def _grown(self, store: Tensor | None, like: Tensor, needed: int) -> Tensor:
+        if store is not None and store.shape[2] >= needed:
+            return store
+        capacity = -(-needed // _GROWTH_FRAMES) * _GROWTH_FRAMES
+        grown = like.new_empty(like.shape[0], like.shape[1], capacity, like.shape[3])
+        if store is not None:
+            grown[:, :, : self.length] = store[:, :, : self.length]
+        return grown
+
+    @property
+    def nbytes(self) -> int:
+        if self._keys is None or self._values is None:
+            return 0
+        return self._keys.nbytes + self._values.nbytes
+
+
+class StackCache:
+    """Caches of one pass through a stack of layers, created and handed out in the order the layers run."""
+
+    __slots__ = ("_attentions", "_next_attention", "_next_tail", "_tails")
+
+    def __init__(self) -> None:
+        self._tails: list[TailCache] = []
+        self._attentions: list[KVCache] = []
+        self._next_tail = 0
+        self._next_attention = 0
+
+    def rewind(self) -> None:
+        """Start a new pass: the first layer comes first again."""
+        self._next_tail = 0
+        self._next_attention = 0
+
+    def tail(self, width: int) -> TailCache:
+        if self._next_tail == len(self._tails):
+            self._tails.append(TailCache(width))
+        self._next_tail += 1
+        return self._tails[self._next_tail - 1]
+
+    def attention(self) -> KVCache:
+        if self._next_attention == len(self._attentions):
+            self._attentions.append(KVCache())
+        self._next_attention += 1
+        return self._attentions[self._next_attention - 1]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tail.nbytes for tail in self._tails) + sum(kv.nbytes for kv in self._attentions)
