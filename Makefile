@@ -1,0 +1,42 @@
+# The only commands one must know. Each sets itself up: the first call takes some minutes, later ones nothing.
+VENV ?= .venv
+PYTHON ?=
+ARGS ?=
+THREADS := $(or $(OMP_NUM_THREADS),2)
+
+python := $(VENV)/bin/python
+set_up := $(or $(PYTHON),python3) -m tools.setup_env --venv $(VENV) $(if $(PYTHON),--exact-python)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup ensure serve test lint bench clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  ARGS=...                     passed on, for example: make test ARGS=\"-m golden\""
+	@echo "  PYTHON=/path/to/python3      build the environment on this interpreter (3.11 to 3.13)"
+	@echo "  COSYVOICE_DEVICE=cpu|gpu     overrides what set-up finds out about the machine"
+
+setup:  ## Make .venv, install everything, repair and check it (FORCE=1: even if nothing changed)
+	@$(set_up) $(if $(FORCE),--force)
+
+ensure:
+	@$(set_up) --quiet
+
+serve: ensure  ## Start the service on this machine and stay in the foreground
+	@$(python) -m deployments serve $(ARGS)
+
+test: ensure  ## Run all tests
+	OMP_NUM_THREADS=$(THREADS) $(python) -m pytest $(ARGS)
+
+lint: ensure  ## Check format, style and types
+	$(python) -m ruff format --check .
+	$(python) -m ruff check .
+	$(python) -m mypy
+
+bench: ensure  ## Measure the model core on this machine
+	@$(python) -m cosyvoice_core.bench $(ARGS)
+
+clean:  ## Remove caches and build leftovers (.venv stays; delete it to start anew)
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
