@@ -126,6 +126,7 @@ class Environment:
                     say(f"torch {version} installed")
                     return version
                 problem = last_line(output)
+            say(f"  not there: {problem}")
             tried.append(f"  {source.requirement} from {source.where}: {problem}")
         raise SetupError(
             f"no {self.device} build of torch {pin} was found:\n" + "\n".join(tried) + "\n"
@@ -258,5 +259,3 @@ def show_pip(line: str) -> None:
         say(f"downloading {large[1].rpartition('/')[2]} ({large[2]} {large[3]})")
     elif line.startswith("Installing collected packages:"):
         say(f"unpacking {line.count(',') + 1} packages")
-    elif line.startswith("ERROR"):
-        say(line)
