@@ -6,6 +6,8 @@ Does not know which architecture a file belongs to; each model room builds its m
 from __future__ import annotations
 
 import pickle
+import struct
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,19 +18,30 @@ from cosyvoice_core.errors import CheckpointError
 
 TRAINING_ENTRIES = ("epoch", "step")
 _SHOWN = 5
+_DAMAGE = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    OSError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+)
+"""What the restricted unpickler raises on a file that was cut or altered, depending on where."""
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
     """Read a flat state dict onto the CPU; counters that training leaves behind are dropped.
+
+    With `mapped` the tensors stay in the file until they are touched, which is enough to look at names and shapes.
 
     Raises CheckpointError when the file is missing, is not a torch file, or holds anything but named tensors.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: file is missing; expected a torch state dict")
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable torch state dict ({error})") from error
+    loaded = load_plain(path, mapped=mapped)
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{path}: expected a dict of tensors, found {type(loaded).__name__}")
     state: dict[str, Tensor] = {}
@@ -37,14 +50,39 @@ def read_state(path: Path) -> dict[str, Tensor]:
             continue
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise CheckpointError(f"{path}: entry {key!r} is a {type(value).__name__}, expected a tensor")
+        if value.layout is not torch.strided or value.is_meta or not value.is_floating_point():
+            raise CheckpointError(f"{path}: entry {key!r} is {value.dtype}, expected a dense tensor of real numbers")
         state[key] = value
     return state
+
+
+def load_plain(path: Path, *, mapped: bool = False) -> object:
+    """Read a torch file that holds only tensors and plain values, onto the CPU; no code in it is run.
+
+    With `mapped` tensor data stays in the file until it is touched. Raises CheckpointError when the file is missing,
+    damaged or holds anything else.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: file is missing; expected a torch file")
+    try:
+        mmap = mapped and zipfile.is_zipfile(path)
+        loaded: object = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        # torch's own text advises to switch the protection off; only what it met is of use.
+        met = [line for line in str(error).splitlines() if "GLOBAL" in line or "class" in line]
+        found = met[0].strip() if met else "not a torch file"
+        raise CheckpointError(f"{path}: damaged, or holds more than plain tensors ({found[:200]})") from error
+    except _DAMAGE as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise CheckpointError(f"{path}: not a readable torch file ({reason})") from error
+    return loaded
 
 
 def fold_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Replace each pair of magnitude g and direction v by W = g v / |v|, norm over all dims but the first.
 
-    Both spellings of the pair are read: `parametrizations.weight.original0/1` and `weight_g`/`weight_v`.
+    Both spellings of the pair are read: `parametrizations.weight.original0/1` and `weight_g`/`weight_v`. What is no
+    pair stays as it is, for the strict check to name.
     """
     spellings = (
         (".parametrizations.weight.original0", ".parametrizations.weight.original1"),
@@ -54,7 +92,7 @@ def fold_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for g_suffix, v_suffix in spellings:
         for g_key in [key for key in folded if key.endswith(g_suffix)]:
             name = g_key.removesuffix(g_suffix)
-            if name + v_suffix not in folded:
+            if not _is_pair(folded[g_key], folded.get(name + v_suffix)):
                 continue
             g, v = folded.pop(g_key).float(), folded.pop(name + v_suffix).float()
             norm = v.flatten(1).norm(dim=1).view(-1, *([1] * (v.dim() - 1)))
@@ -62,12 +100,15 @@ def fold_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return folded
 
 
-def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Copy `state` into `module` as float32; every tensor of either must have its counterpart and shape.
+def _is_pair(g: Tensor, v: Tensor | None) -> bool:
+    return v is not None and v.dim() > 1 and g.numel() == v.shape[0]
+
+
+def require_shapes(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor], source: str) -> None:
+    """Check that `state` holds exactly the named tensors of `expected`, each of its shape.
 
     Raises CheckpointError that names the missing, extra and mis-shaped tensors of `source`.
     """
-    expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     missing = [f"{key} {list(shape)}" for key, shape in expected.items() if key not in state]
     extra = [f"{key} {list(value.shape)}" for key, value in state.items() if key not in expected]
     shapes = [
@@ -82,4 +123,13 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     ]
     if problems:
         raise CheckpointError(f"{source} does not fit the architecture in the config: {' | '.join(problems)}")
+
+
+def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy `state` into `module` as float32; every tensor of either must have its counterpart and shape.
+
+    Raises CheckpointError that names the missing, extra and mis-shaped tensors of `source`.
+    """
+    expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    require_shapes(expected, state, source)
     module.load_state_dict({key: value.float() for key, value in state.items()}, strict=True)
