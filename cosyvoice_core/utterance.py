@@ -14,7 +14,7 @@ import numpy as np
 from cosyvoice_core.config import LMConfig, SamplingConfig
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.inputs import IntArray, Mode, UtteranceInputs, VoicePrompt, utterance_inputs
-from cosyvoice_core.lm.engine import TokenRequest
+from cosyvoice_core.lm.request import TokenRequest
 from cosyvoice_core.lm.prompt import length_bounds, uni_prompt
 from cosyvoice_core.lm.vocabulary import SpeechVocabulary
 from cosyvoice_core.text.frontend import TextFrontEnd

@@ -1,0 +1,1 @@
+"""The doors of the service and what stands behind all of them: limits, voices, playback order, replay."""

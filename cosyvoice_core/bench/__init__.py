@@ -1,0 +1,1 @@
+"""Measurements of the model core on the device at hand."""

@@ -1,0 +1,87 @@
+"""Arguments of the application, as they stand in `serve_config.yaml` under `args`. One place for every knob."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cosyvoice_core.hops import HopPlan
+from cosyvoice_core.text.frontend import Profile
+
+Device = Literal["auto", "cpu", "cuda"]
+DType = Literal["float32", "bfloat16", "float16"]
+
+
+class _Args(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StageArgs(_Args):
+    """Where and in what precision one stage computes."""
+
+    device: Device = "auto"
+    dtype: DType = "float32"
+    threads: int = Field(default=1, ge=1, description="CPU threads of one replica")
+
+
+class LMArgs(StageArgs):
+    """The language model stage."""
+
+    max_sequences: int = Field(default=64, ge=1, description="utterances decoded together on one replica")
+
+
+class HopArgs(_Args):
+    """Sizes of token hops, see `cosyvoice_core.hops.HopPlan`."""
+
+    min_first_tokens: int = Field(default=15, ge=1)
+    max_tokens: int = Field(default=50, ge=25)
+
+    def plan(self) -> HopPlan:
+        return HopPlan(self.min_first_tokens, self.max_tokens)
+
+
+class Limits(_Args):
+    """What a request may ask for."""
+
+    max_body_bytes: int = Field(default=32 * 2**20, ge=1024)
+    max_text_chars: int = Field(default=200_000, ge=1, description="streamed answers")
+    max_unstreamed_chars: int = Field(default=10_000, ge=1, description="answers sent whole, with stream=false")
+    max_instruction_chars: int = Field(default=500, ge=1)
+    max_lexicon_entries: int = Field(default=1_000, ge=0)
+
+
+class PlaybackArgs(_Args):
+    """How segments of a long text follow each other."""
+
+    look_ahead_segments: int = Field(default=1, ge=0, description="segments synthesised ahead of the one that plays")
+    pause_s: float = Field(default=0.0, ge=0, le=10, description="silence between segments")
+    max_run_ahead_s: float = Field(
+        default=60.0, gt=0, description="no new segment starts while the listener is this far behind"
+    )
+    first_audio_timeout_s: float = Field(default=120.0, gt=0)
+    stall_timeout_s: float = Field(default=60.0, gt=0)
+    max_replays: int = Field(default=2, ge=0, description="times a broken stage is replayed in one utterance")
+
+
+class AppArgs(_Args):
+    """Arguments of `deployments.app:build`."""
+
+    model: str = Field(default="checkpoints/demo", description="checkpoint directory, or a model id to download")
+    model_name: str = Field(default="cosyvoice2", description="name shown to clients")
+    text_profile: Profile = Profile.ROBUST
+    lexicon: dict[str, str] = Field(default_factory=dict, description="word -> replacement, for every request")
+    lm: LMArgs = LMArgs()
+    flow: StageArgs = StageArgs()
+    vocoder: StageArgs = StageArgs()
+    voice_encoder: StageArgs = StageArgs()
+    voice_cache_bytes: int = Field(default=64 * 2**20, ge=0)
+    hops: HopArgs = HopArgs()
+    limits: Limits = Limits()
+    playback: PlaybackArgs = PlaybackArgs()
+
+    def model_source(self) -> str:
+        """The model with a relative folder resolved against the project, so that every process finds it."""
+        relative = Path(__file__).resolve().parent.parent / self.model
+        return str(relative) if relative.is_dir() else self.model

@@ -1,0 +1,99 @@
+"""Bodies of the speech route: JSON in OpenAI's shape, or a multipart form with prompt audio."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import UploadFile
+
+from cosyvoice_core.errors import InputError
+from cosyvoice_core.inputs import Mode
+from cosyvoice_core.utterance import MAX_SEED, MAX_SPEED, MIN_SPEED
+from deployments.messages import SpeakCall
+
+Format = Literal["wav", "pcm"]
+
+
+class SpeechBody(BaseModel):
+    """Fields of a speech request; those beyond OpenAI's are marked as extensions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(default="cosyvoice2", max_length=200)
+    input: str = Field(description="the text to speak")
+    voice: Annotated[str, Field(max_length=200)] | None = Field(default=None, description="name of a saved voice")
+    response_format: Format = "wav"
+    speed: float = Field(default=1.0, ge=MIN_SPEED, le=MAX_SPEED)
+    instructions: str = Field(default="", description="how to speak, for example a dialect or an emotion")
+    stream: bool = Field(default=True, description="extension: send audio while it is made")
+    stream_format: Literal["audio"] = "audio"
+    prompt_text: str = Field(default="", max_length=2000, description="extension: what is said in the prompt audio")
+    mode: Mode | None = Field(default=None, description="extension: how the voice is used; chosen by what is given")
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="extension: same seed, same audio")
+    lexicon: dict[str, str] = Field(default_factory=dict, description="extension: word -> replacement")
+    realtime: bool = Field(
+        default=True, description="extension: false renders as fast as possible, for files rather than listeners"
+    )
+    pause_s: float | None = Field(default=None, ge=0, le=10, description="extension: silence between segments")
+
+    def call(self, prompt_audio: bytes | None) -> SpeakCall:
+        """Raises InputError for a mode that this route does not serve."""
+        if self.mode is Mode.CONVERSION:
+            raise InputError("mode", "voice conversion speaks no text", "sft, zero_shot, cross_lingual, instruct2")
+        return SpeakCall(
+            text=self.input,
+            voice=self.voice,
+            prompt_audio=prompt_audio,
+            prompt_text=self.prompt_text,
+            mode=self.mode,
+            instructions=self.instructions,
+            seed=self.seed,
+            speed=self.speed,
+            lexicon=self.lexicon,
+            realtime=self.realtime,
+            pause_s=self.pause_s,
+        )
+
+
+async def read_speech_body(request: Request) -> tuple[SpeechBody, SpeakCall]:
+    """Read either kind of body. Raises InputError or pydantic's ValidationError, which name the field."""
+    content_type = request.headers.get("content-type", "")
+    if content_type.startswith("multipart/form-data"):
+        return await _read_form(request)
+    try:
+        data = json.loads(await request.body())
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise InputError("body", f"not valid JSON ({error})", "a JSON object or a multipart form") from None
+    body = SpeechBody.model_validate(data)
+    return body, body.call(None)
+
+
+async def _read_form(request: Request) -> tuple[SpeechBody, SpeakCall]:
+    fields: dict[str, object] = {}
+    audio: bytes | None = None
+    async with request.form(max_files=1, max_fields=32) as form:
+        for name, value in form.multi_items():
+            if name in fields or (name == "prompt_audio" and audio is not None):
+                raise InputError(name, "the field is given twice", "each field once")
+            if isinstance(value, UploadFile):
+                if name != "prompt_audio":
+                    raise InputError(name, "this field takes no file", "a file only as prompt_audio")
+                audio = await value.read()
+            elif name == "prompt_audio":
+                raise InputError(name, "this field takes a file", "audio as an upload")
+            elif name == "lexicon":
+                fields[name] = _json_field(name, value)
+            else:
+                fields[name] = value
+    body = SpeechBody.model_validate(fields)
+    return body, body.call(audio)
+
+
+def _json_field(name: str, value: str) -> object:
+    try:
+        return json.loads(value)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(name, f"not valid JSON ({error})", "a JSON object of strings") from None

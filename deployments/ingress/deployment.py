@@ -1,0 +1,81 @@
+"""Ingress: the deployment that holds all doors. Knows which doors there are, not what they do."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from starlette.exceptions import HTTPException
+
+from deployments.args import AppArgs
+from deployments.ingress.errors import answer_for, invalid
+from deployments.ingress.limits import BodyLimit
+from deployments.ingress.service import SpeechService
+from deployments.ingress.speech import speech_routes
+from deployments.ingress.status import status_routes
+from deployments.messages import SpeakCall, SpeechChunk, VoiceInfo
+from deployments.stage import STAGE_OPTIONS
+
+
+@serve.deployment(name="Ingress", **STAGE_OPTIONS)
+@serve.ingress()
+class Ingress:
+    """One replica of the doors: HTTP routes, and methods for other Ray apps that hold a handle."""
+
+    async def __init__(
+        self,
+        args: AppArgs,
+        voice_encoder: DeploymentHandle,
+        speech_lm: DeploymentHandle,
+        flow_decoder: DeploymentHandle,
+        vocoder: DeploymentHandle,
+    ) -> None:
+        stages = {
+            "VoiceEncoder": voice_encoder,
+            "SpeechLM": speech_lm,
+            "FlowDecoder": flow_decoder,
+            "Vocoder": vocoder,
+        }
+        self._service = SpeechService(args, vocoder, stages)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return make_api(self._service)
+
+    async def speak(self, call: SpeakCall) -> AsyncIterator[SpeechChunk]:
+        """The answer to a handle call, chunk by chunk; the last chunk is empty and says so."""
+        async with aclosing(self._service.speak(call, uuid.uuid4().hex)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def voices(self) -> list[VoiceInfo]:
+        return self._service.voices.infos()
+
+    async def sample_rate(self) -> int:
+        return self._service.sample_rate
+
+
+def make_api(service: SpeechService) -> FastAPI:
+    """The HTTP application of one ingress replica."""
+    api = FastAPI(title="CosyVoice2 speech service", version="0.1.0")
+    api.add_middleware(BodyLimit, max_bytes=service.args.limits.max_body_bytes)
+    api.include_router(speech_routes(service))
+    api.include_router(status_routes(service))
+
+    async def failed(_request: Request, error: Exception) -> JSONResponse:
+        return answer_for(error).response()
+
+    async def refused(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        return invalid(str(error.detail), status=error.status_code).response()
+
+    api.add_exception_handler(HTTPException, refused)
+    api.add_exception_handler(ValidationError, failed)
+    api.add_exception_handler(ValueError, failed)
+    api.add_exception_handler(Exception, failed)
+    return api

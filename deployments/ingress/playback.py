@@ -1,0 +1,130 @@
+"""Segments of a text in the order they are heard, the next one made while the present one plays.
+
+Knows neither HTTP nor stages: it is given a way to start an utterance and yields chunks of the whole answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+
+import numpy as np
+
+from cosyvoice_core.utterance import Utterance
+from deployments.args import PlaybackArgs
+from deployments.compute import ListenerClock
+from deployments.messages import AudioHop, SpeechChunk
+
+Start = Callable[[Utterance], AsyncGenerator[AudioHop, None]]
+NextUtterance = Callable[[], Awaitable[Utterance | None]]
+
+
+class _Segment:
+    """One utterance being synthesised into a queue; bounded because an utterance's length is."""
+
+    def __init__(self, utterance: Utterance, start: Start) -> None:
+        self.index = utterance.index
+        self._hops: asyncio.Queue[AudioHop | BaseException] = asyncio.Queue()
+        self._task = asyncio.create_task(self._fill(start(utterance)))
+
+    async def _fill(self, hops: AsyncGenerator[AudioHop, None]) -> None:
+        try:
+            async for hop in hops:
+                self._hops.put_nowait(hop)
+        except Exception as error:  # noqa: BLE001 - handed to whoever plays this segment
+            self._hops.put_nowait(error)
+        finally:
+            await hops.aclose()
+
+    async def hops(self) -> AsyncGenerator[AudioHop, None]:
+        last = False
+        while not last:
+            hop = await self._hops.get()
+            if isinstance(hop, BaseException):
+                raise hop
+            last = hop.last
+            yield hop
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+class SegmentPlayer:
+    """Plays utterances one after another.
+
+    A segment is started when the one before it has given its first audio (so that it never delays it), at most
+    `look_ahead_segments` ahead, and for real-time listeners only while they are less than `max_run_ahead_s` behind:
+    a text of an hour is held a few segments at a time.
+    """
+
+    def __init__(
+        self,
+        next_utterance: NextUtterance,
+        start: Start,
+        playback: PlaybackArgs,
+        *,
+        sample_rate: int,
+        realtime: bool,
+        pause_s: float,
+    ) -> None:
+        self._next_utterance = next_utterance
+        self._start = start
+        self._playback = playback
+        self._sample_rate = sample_rate
+        self._realtime = realtime
+        self._pause = np.zeros(round(pause_s * sample_rate), np.float32)
+        self._clock = ListenerClock()
+        self._upcoming: deque[_Segment] = deque()
+        self._exhausted = False
+
+    async def play(self) -> AsyncGenerator[SpeechChunk, None]:
+        """Chunks of the whole answer; the last one is empty and says so. Closing it stops everything started."""
+        current: _Segment | None = None
+        try:
+            current = await self._next_segment()
+            while current is not None:
+                async for hop in current.hops():
+                    if len(hop.samples):
+                        self._clock.sent(len(hop.samples) / self._sample_rate)
+                        yield SpeechChunk(hop.samples, current.index)
+                        await self._look_ahead()
+                following = await self._next_segment()
+                if following is not None and len(self._pause):
+                    self._clock.sent(len(self._pause) / self._sample_rate)
+                    yield SpeechChunk(self._pause, current.index)
+                if following is None:
+                    yield SpeechChunk(np.zeros(0, np.float32), current.index, last=True)
+                current = following
+        finally:
+            for segment in (*self._upcoming, *([current] if current else [])):
+                await segment.close()
+
+    async def _look_ahead(self) -> None:
+        while len(self._upcoming) < self._playback.look_ahead_segments and self._overrun_s <= 0:
+            segment = await self._open()
+            if segment is None:
+                return
+            self._upcoming.append(segment)
+
+    async def _next_segment(self) -> _Segment | None:
+        if self._upcoming:
+            return self._upcoming.popleft()
+        if not self._exhausted:
+            await asyncio.sleep(max(self._overrun_s, 0))
+        return await self._open()
+
+    async def _open(self) -> _Segment | None:
+        if self._exhausted:
+            return None
+        utterance = await self._next_utterance()
+        if utterance is None:
+            self._exhausted = True
+            return None
+        return _Segment(utterance, self._start)
+
+    @property
+    def _overrun_s(self) -> float:
+        """How much further than allowed the service is ahead of a real-time listener."""
+        return self._clock.ahead_s - self._playback.max_run_ahead_s if self._realtime else 0.0

@@ -1,0 +1,147 @@
+"""What every door calls: a request in the service's terms in, audio chunks out. Knows no HTTP.
+
+Holds the text front end, the saved voices and the handles of the stages; checks all limits before any stage works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from ray.serve.handle import DeploymentHandle
+
+from cosyvoice_core.checkpoint.directory import CheckpointDirectory
+from cosyvoice_core.checkpoint.download import resolve_model
+from cosyvoice_core.checkpoint.settings import read_model_config
+from cosyvoice_core.errors import InputError
+from cosyvoice_core.inputs import VoicePrompt
+from cosyvoice_core.text.frontend import TextFrontEnd
+from cosyvoice_core.text.lexicon import Lexicon
+from cosyvoice_core.text.tokenizer import Tokenizer
+from cosyvoice_core.utterance import MAX_SEED, SpeechRequest, Utterance, UtterancePlanner
+from cosyvoice_core.voice.encoder import EncodedVoice
+from cosyvoice_core.voice.saved import load_saved_voices
+from deployments.args import AppArgs
+from deployments.ingress.playback import SegmentPlayer
+from deployments.ingress.utterance import audio_of
+from deployments.ingress.voices import VoiceRegistry
+from deployments.messages import AudioHop, SpeakCall, SpeechChunk, StageInfo, UtteranceTask
+
+_INFO_TIMEOUT_S = 2.0
+
+
+class SpeechService:
+    """The service as seen by its doors."""
+
+    def __init__(self, args: AppArgs, vocoder: DeploymentHandle, stages: dict[str, DeploymentHandle]) -> None:
+        """`stages` are all inner deployments by name, `vocoder` the one that gives audio."""
+        directory = CheckpointDirectory(resolve_model(args.model_source(), progress=False))
+        config = read_model_config(directory.path)
+        tokenizer = Tokenizer.from_directory(directory.tokenizer)
+        text = TextFrontEnd(tokenizer, args.text_profile, Lexicon.from_mapping(args.lexicon))
+        voices = load_saved_voices(directory.saved_voices) if directory.saved_voices else {}
+        self.args = args
+        self.sample_rate = config.sample_rate
+        self.voices = VoiceRegistry(voices, config.token_rate)
+        self._planner = UtterancePlanner(text, config.lm)
+        self._vocoder = vocoder
+        self._stages = stages
+        # Text is normalised and tokenised off the event loop; one thread, as the number reader is not reentrant.
+        self._text_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="text")
+
+    def check(self, call: SpeakCall, *, streamed: bool) -> None:
+        """Raise InputError for whatever can be seen to be wrong without computing anything."""
+        limits = self.args.limits
+        if not call.text.strip():
+            raise InputError("input", "the text is empty", "some words to speak")
+        most = limits.max_text_chars if streamed else limits.max_unstreamed_chars
+        if len(call.text) > most:
+            kind = "a streamed answer" if streamed else "an answer sent whole; use stream=true for more"
+            raise InputError("input", f"the text has {len(call.text)} characters", f"at most {most} for {kind}")
+        if len(call.instructions) > limits.max_instruction_chars:
+            raise InputError(
+                "instructions",
+                f"{len(call.instructions)} characters",
+                f"at most {limits.max_instruction_chars} characters",
+            )
+        if len(call.lexicon) > limits.max_lexicon_entries:
+            raise InputError("lexicon", f"{len(call.lexicon)} entries", f"at most {limits.max_lexicon_entries}")
+        if call.voice is not None and call.prompt_audio is not None:
+            raise InputError("voice", "both a voice name and prompt audio were given", "one of the two")
+        if call.voice is None and call.prompt_audio is None:
+            names = ", ".join(info.name for info in self.voices.infos())
+            raise InputError("voice", "no voice was given", f"prompt audio, or one of: {names}")
+        if call.voice is not None:
+            self.voices.get(call.voice)
+
+    async def speak(
+        self, call: SpeakCall, request_id: str, *, streamed: bool = True
+    ) -> AsyncGenerator[SpeechChunk, None]:
+        """The whole answer in order; the last chunk is empty and says so.
+
+        Raises InputError before any stage works on the text; closing the generator stops all stages.
+        """
+        self.check(call, streamed=streamed)
+        seed = secrets.randbelow(MAX_SEED) if call.seed is None else call.seed
+        request = SpeechRequest(
+            text=call.text,
+            voice=await self._voice(call),
+            mode=call.mode,
+            instruction=call.instructions,
+            seed=seed,
+            speed=call.speed,
+            lexicon=Lexicon.from_mapping(call.lexicon),
+        )
+        utterances = self._planner.utterances(request)
+
+        async def next_utterance() -> Utterance | None:
+            return await asyncio.get_running_loop().run_in_executor(self._text_thread, next, utterances, None)
+
+        def start(utterance: Utterance) -> AsyncGenerator[AudioHop, None]:
+            return audio_of(UtteranceTask(request_id, utterance), self._vocoder, self.args.playback)
+
+        player = SegmentPlayer(
+            next_utterance,
+            start,
+            self.args.playback,
+            sample_rate=self.sample_rate,
+            realtime=call.realtime and streamed,
+            pause_s=self.args.playback.pause_s if call.pause_s is None else call.pause_s,
+        ).play()
+        try:
+            async for chunk in player:
+                yield chunk
+        finally:
+            await player.aclose()
+
+    async def _voice(self, call: SpeakCall) -> VoicePrompt:
+        if call.prompt_audio is None:
+            assert call.voice is not None
+            return self.voices.get(call.voice)
+        encoded: EncodedVoice = await self._stages["VoiceEncoder"].encode.remote(call.prompt_audio)
+        if not call.prompt_text.strip():
+            return encoded.prompt
+        loop = asyncio.get_running_loop()
+        transcript, ids = await loop.run_in_executor(
+            self._text_thread, partial(self._planner.transcript, call.prompt_text)
+        )
+        return replace(encoded.prompt, transcript=transcript, transcript_ids=np.asarray(ids, np.int32))
+
+    async def stage_infos(self) -> dict[str, StageInfo | None]:
+        """What each stage says of itself; None where none answers in time."""
+
+        async def ask(handle: DeploymentHandle) -> StageInfo | None:
+            try:
+                async with asyncio.timeout(_INFO_TIMEOUT_S):
+                    info: StageInfo = await handle.info.remote()
+                    return info
+            except Exception:  # noqa: BLE001 - whatever is wrong with a stage, health says that it is
+                return None
+
+        infos = await asyncio.gather(*(ask(handle) for handle in self._stages.values()))
+        return dict(zip(self._stages, infos, strict=True))

@@ -1,0 +1,70 @@
+"""The speech door: `POST /v1/audio/speech`."""
+
+from __future__ import annotations
+
+import uuid
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from deployments.ingress.body import SpeechBody, read_speech_body
+from deployments.ingress.framing import MEDIA_TYPES, AudioResponse, framed, whole
+from deployments.ingress.service import SpeechService
+
+REQUEST_ID = "x-request-id"
+
+
+def request_id_of(request: Request) -> str:
+    """The caller's id if it is short and printable, else a new one."""
+    given = request.headers.get(REQUEST_ID, "")
+    return given if 0 < len(given) <= 64 and given.isascii() and given.isprintable() else uuid.uuid4().hex
+
+
+def speech_routes(service: SpeechService) -> APIRouter:
+    """Routes that speak a text."""
+    router = APIRouter()
+
+    @router.post(
+        "/v1/audio/speech",
+        summary="Speak a text",
+        response_class=Response,
+        responses={200: {"content": {"audio/wav": {}, "audio/pcm": {}}, "description": "audio, 24 kHz mono"}},
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {"schema": SpeechBody.model_json_schema()},
+                    "multipart/form-data": {"schema": _form_schema()},
+                },
+            }
+        },
+    )
+    async def speech(request: Request) -> Response:
+        body, call = await read_speech_body(request)
+        request_id = request_id_of(request)
+        headers = {REQUEST_ID: request_id, "x-sample-rate": str(service.sample_rate)}
+        media_type = MEDIA_TYPES[body.response_format]
+        chunks = service.speak(call, request_id, streamed=body.stream)
+        try:
+            # Nothing is answered before there is audio: a failure until then is an error, not a broken 200.
+            first = await anext(chunks)
+            if not body.stream:
+                audio = await whole(first, chunks, body.response_format, service.sample_rate)
+                return Response(audio, media_type=media_type, headers=headers)
+        except BaseException:
+            await chunks.aclose()
+            raise
+        audio_stream = framed(first, chunks, body.response_format, service.sample_rate)
+        return AudioResponse(audio_stream, media_type, headers)
+
+    return router
+
+
+def _form_schema() -> dict[str, object]:
+    schema = SpeechBody.model_json_schema()
+    schema["properties"]["prompt_audio"] = {
+        "type": "string",
+        "format": "binary",
+        "description": "voice to speak in: 0.5 to 30 s of speech as WAV, FLAC, MP3, OGG or M4A",
+    }
+    return schema

@@ -1,0 +1,82 @@
+"""One utterance from the ingress's side: its token log, and its replay when a stage breaks.
+
+The log is the only state needed to go on elsewhere: the language model continues after the tokens that are known,
+the flow recomputes its caches from them, source noise is a function of absolute position, and samples already sent
+are dropped. So a replayed utterance goes on where it stopped, up to float rounding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+
+from ray.exceptions import RayActorError
+from ray.serve.handle import DeploymentHandle
+
+from deployments.args import PlaybackArgs
+from deployments.messages import AudioHop, StreamCutError, UtteranceTask
+from deployments.stage import hops_of
+
+logger = logging.getLogger("ray.serve")
+
+
+class StageStalledError(RuntimeError):
+    """No audio came within the time allowed."""
+
+
+class TokenLog:
+    """Tokens and samples of one utterance that have arrived, across replays."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.samples = 0
+
+    def accept(self, hop: AudioHop, ids_before: int, samples_before: int) -> AudioHop:
+        """Note a hop that starts at the given counts within its attempt; returns it without what was known."""
+        known_ids = min(max(len(self.ids) - ids_before, 0), len(hop.ids))
+        known_samples = min(max(self.samples - samples_before, 0), len(hop.samples))
+        self.ids.extend(hop.ids[known_ids:])
+        self.samples += len(hop.samples) - known_samples
+        return replace(hop, ids=hop.ids[known_ids:], samples=hop.samples[known_samples:])
+
+
+async def audio_of(
+    task: UtteranceTask, vocoder: DeploymentHandle, playback: PlaybackArgs
+) -> AsyncGenerator[AudioHop, None]:
+    """Audio hops of one utterance to its end, replayed after the death of a stage.
+
+    Raises StageStalledError when nothing comes in time, and the stage's own error when replays are used up.
+    """
+    log = TokenLog()
+    for attempt in range(playback.max_replays + 1):
+        ids_before = samples_before = 0
+        try:
+            async with hops_of(vocoder, "synthesize", replace(task, history=tuple(log.ids))) as hops:
+                while True:
+                    limit = playback.stall_timeout_s if log.samples else playback.first_audio_timeout_s
+                    try:
+                        async with asyncio.timeout(limit):
+                            hop: AudioHop = await anext(hops)
+                    except TimeoutError:
+                        raise StageStalledError(f"no audio within {limit:g} s") from None
+                    fresh = log.accept(hop, ids_before, samples_before)
+                    ids_before += len(hop.ids)
+                    samples_before += len(hop.samples)
+                    yield fresh
+                    if hop.last:
+                        # One step further tells the stream that it was read to its end.
+                        await anext(hops, None)
+                        return
+        except (RayActorError, StreamCutError) as error:
+            if attempt == playback.max_replays:
+                raise
+            logger.warning(
+                "request %s segment %d: replaying from token %d, sample %d after %s",
+                task.request_id,
+                task.utterance.index,
+                len(log.ids),
+                log.samples,
+                type(error).__name__,
+            )

@@ -1,0 +1,39 @@
+"""Voices that can be asked for by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cosyvoice_core.errors import InputError
+from cosyvoice_core.inputs import Mode, VoicePrompt
+from deployments.messages import VoiceInfo
+
+
+class VoiceRegistry:
+    """Saved voices of the checkpoint; read once at start."""
+
+    def __init__(self, voices: Mapping[str, VoicePrompt], token_rate: int) -> None:
+        self._voices = dict(voices)
+        self._token_rate = token_rate
+
+    def get(self, name: str) -> VoicePrompt:
+        """Raises InputError that lists the names there are."""
+        try:
+            return self._voices[name]
+        except KeyError:
+            raise InputError("voice", f"there is no voice {name[:80]!r}", ", ".join(sorted(self._voices))) from None
+
+    def infos(self) -> list[VoiceInfo]:
+        return [
+            VoiceInfo(name, tuple(mode.value for mode in _modes(voice)), len(voice.speech_tokens) / self._token_rate)
+            for name, voice in sorted(self._voices.items())
+        ]
+
+
+def _modes(voice: VoicePrompt) -> list[Mode]:
+    modes = [Mode.SFT]
+    if len(voice.transcript_ids):
+        modes.append(Mode.ZERO_SHOT)
+    if len(voice.speech_tokens):
+        modes += [Mode.CROSS_LINGUAL, Mode.INSTRUCT2, Mode.CONVERSION]
+    return modes

@@ -1,0 +1,107 @@
+"""The service on this machine: a Ray of its own, the application from a Serve config, ready or a clear failure.
+
+The only place that reaches into Serve's client, whose config deployment has no public Python call in Ray 2.60.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+from ray import serve
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ApplicationStatus, ServeDeploySchema, ServeStatus
+
+_POLL_S = 0.25
+_FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
+
+
+class DeployError(RuntimeError):
+    """The application did not come up; says what Serve says of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalService:
+    """A running service of this process's own Ray."""
+
+    app_name: str
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A Serve config as plain data; Serve's own schema checks it when it is deployed."""
+    config: dict[str, Any] = yaml.safe_load(path.read_text())
+    return config
+
+
+def start(
+    config: dict[str, Any],
+    *,
+    port: int | None = None,
+    ray_options: dict[str, Any] | None = None,
+    timeout_s: float = 600,
+    progress: Callable[[str], None] = lambda _line: None,
+) -> LocalService:
+    """Start Ray and Serve here, deploy the config's application and wait until all stages answer.
+
+    Raises DeployError with the application's own message when it cannot start.
+    """
+    http = dict(config.get("http_options", {}))
+    if port is not None:
+        http["port"] = port
+    host, bound = http.setdefault("host", "127.0.0.1"), http.setdefault("port", 8000)
+    schema = ServeDeploySchema.model_validate({**config, "http_options": http})
+    app_name = schema.applications[0].name
+    if not ray.is_initialized():
+        ray.init(namespace="serve", include_dashboard=False, log_to_driver=False, **(ray_options or {}))
+    serve.start(proxy_location=schema.proxy_location, http_options=http)
+    _get_global_client().deploy_apps(schema)
+    _wait(app_name, timeout_s, progress)
+    return LocalService(app_name, host, bound)
+
+
+def stop() -> None:
+    """End the application, Serve and this process's Ray."""
+    if ray.is_initialized():
+        serve.shutdown()
+        ray.shutdown()
+
+
+def _wait(app_name: str, timeout_s: float, progress: Callable[[str], None]) -> None:
+    deadline = time.monotonic() + timeout_s
+    told = ""
+    while True:
+        status = serve.status()
+        app = status.applications.get(app_name)
+        if app is not None:
+            if app.status is ApplicationStatus.RUNNING:
+                return
+            if app.status in _FAILED:
+                raise DeployError(_explain(status, app_name))
+            line = ", ".join(f"{name} {state.status.value.lower()}" for name, state in app.deployments.items())
+            if line != told:
+                progress(line)
+                told = line
+        if time.monotonic() > deadline:
+            raise DeployError(f"not ready after {timeout_s:g} s; {_explain(status, app_name)}")
+        # Serve has no call that waits for a deployment; this runs at start-up only.
+        time.sleep(_POLL_S)
+
+
+def _explain(status: ServeStatus, app_name: str) -> str:
+    app = status.applications.get(app_name)
+    if app is None:
+        return f"application {app_name!r} is unknown to Serve"
+    parts = [f"application {app_name!r} is {app.status.value}: {app.message}".rstrip(": ")]
+    parts += [f"{name}: {state.message}" for name, state in app.deployments.items() if state.message]
+    return "\n".join(parts)

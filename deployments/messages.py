@@ -1,0 +1,113 @@
+"""What travels between the stages. Frozen, numpy only, so that a receiver needs neither torch nor a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from cosyvoice_core.inputs import FloatArray, Mode
+from cosyvoice_core.utterance import Utterance
+
+
+@dataclass(frozen=True, slots=True)
+class UtteranceTask:
+    """One utterance on its way down the stages.
+
+    `history` are speech tokens that are known already (a replay of a broken stage from the token log); the stages
+    compute from them what the lost ones had. `request_id` names the request in all logs.
+    """
+
+    request_id: str
+    utterance: Utterance
+    history: tuple[int, ...] = ()
+
+
+class Finish(StrEnum):
+    """Why the language model stopped."""
+
+    END_OF_SPEECH = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenHop:
+    """Speech tokens from the language model. A stream that ends without `last` was cut."""
+
+    ids: tuple[int, ...]
+    last: bool
+    finish: Finish | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MelHop:
+    """Mel frames (bins, T) float32 at 50/s and the tokens that arrived with them."""
+
+    mel: FloatArray
+    ids: tuple[int, ...]
+    last: bool
+    finish: Finish | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AudioHop:
+    """Samples (N,) float32 in -1..1 at the model's rate and the tokens that arrived with them."""
+
+    samples: FloatArray
+    ids: tuple[int, ...]
+    last: bool
+    finish: Finish | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StageInfo:
+    """What a replica says of itself in `/health`."""
+
+    stage: str
+    device: str
+    dtype: str
+    engine: str
+
+
+class StreamCutError(RuntimeError):
+    """A stage's stream ended without its last hop."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakCall:
+    """What a door asks of the service, already in the service's terms; every door builds one of these.
+
+    The voice is a saved one by name, or prompt audio (any container) with its transcript or without. seed None
+    draws one. realtime bounds how far the service runs ahead of a listener; without it a text is rendered as fast
+    as it can be.
+    """
+
+    text: str
+    voice: str | None = None
+    prompt_audio: bytes | None = None
+    prompt_text: str = ""
+    mode: Mode | None = None
+    instructions: str = ""
+    seed: int | None = None
+    speed: float = 1.0
+    lexicon: Mapping[str, str] = field(default_factory=dict)
+    realtime: bool = True
+    pause_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechChunk:
+    """Samples (N,) float32 of the answer in order, and the text segment they belong to; `last` ends the answer."""
+
+    samples: FloatArray
+    segment: int
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceInfo:
+    """A voice that can be asked for by name, and the modes it can be used in."""
+
+    name: str
+    modes: tuple[str, ...]
+    prompt_s: float

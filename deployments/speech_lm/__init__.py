@@ -1,0 +1,1 @@
+"""The speech-token language model as a stage."""

@@ -1,0 +1,71 @@
+"""SpeechLM: text in, speech tokens out, in hops. Knows nothing of mel or audio."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import torch
+
+from cosyvoice_core.checkpoint.directory import CheckpointDirectory
+from cosyvoice_core.checkpoint.download import resolve_model
+from cosyvoice_core.checkpoint.settings import read_model_config
+from cosyvoice_core.lm.engine import TorchEngine
+from cosyvoice_core.lm.vocabulary import SpeechVocabulary
+from deployments.args import AppArgs
+from deployments.messages import Finish, StageInfo, TokenHop, UtteranceTask
+from deployments.speech_lm.engine import TokenEngine
+from deployments.speech_lm.torch_engine import TorchTokenEngine
+from deployments.stage import resolve_device, resolve_dtype, stage_deployment
+
+logger = logging.getLogger("ray.serve")
+
+
+@stage_deployment("SpeechLM")
+class SpeechLM:
+    """One replica of the language model."""
+
+    async def __init__(self, args: AppArgs) -> None:
+        torch.set_num_threads(args.lm.threads)
+        directory = CheckpointDirectory(resolve_model(args.model_source(), progress=False))
+        config = read_model_config(directory.path)
+        self._vocabulary = SpeechVocabulary.cosyvoice2(config.lm.text_rows, config.lm.speech_tokens)
+        self._flow = config.flow
+        self._hops = args.hops.plan()
+        self._device, self._dtype = resolve_device(args.lm), resolve_dtype(args.lm)
+        engine = TorchEngine.from_directory(directory.path, config.lm, device=self._device, dtype=self._dtype)
+        self._engine: TokenEngine = TorchTokenEngine(engine, args.lm.max_sequences)
+
+    async def generate(self, task: UtteranceTask) -> AsyncIterator[TokenHop]:
+        """Hops of speech tokens; tokens of the task's history come first, as if just decoded."""
+        utterance = task.utterance
+        if utterance.inputs.source_tokens is not None:
+            yield TokenHop(tuple(utterance.inputs.source_tokens.tolist()), last=True, finish=Finish.END_OF_SPEECH)
+            return
+        ends = self._hops.ends(len(utterance.inputs.flow_prompt_tokens), self._flow)
+        waiting = list(task.history)
+        sent, end = 0, next(ends)
+        async with aclosing(self._engine.generate(utterance.token_request(self._vocabulary, task.history))) as batches:
+            async for batch in batches:
+                waiting.extend(batch.ids)
+                while sent + len(waiting) >= end and batch.finish is None:
+                    count = end - sent
+                    yield TokenHop(tuple(waiting[:count]), last=False)
+                    del waiting[:count]
+                    sent, end = end, next(ends)
+                if batch.finish is not None:
+                    if batch.finish is Finish.LENGTH:
+                        logger.warning(
+                            "request %s segment %d: no end of speech within %d tokens",
+                            task.request_id,
+                            utterance.index,
+                            utterance.max_tokens,
+                        )
+                    yield TokenHop(tuple(waiting), last=True, finish=batch.finish)
+
+    async def info(self) -> StageInfo:
+        return StageInfo("SpeechLM", str(self._device), str(self._dtype).removeprefix("torch."), self._engine.name)
+
+    async def check_health(self) -> None:
+        await self._engine.check_health()

@@ -1,0 +1,35 @@
+"""The interface behind which engines of the language model are exchanged."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Protocol
+
+from cosyvoice_core.lm.request import TokenRequest
+from deployments.messages import Finish
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """Tokens of one sequence in order; `finish` is set on the last batch only."""
+
+    ids: tuple[int, ...]
+    finish: Finish | None = None
+
+
+class TokenEngine(Protocol):
+    """Decodes many sequences at once on one replica."""
+
+    name: str
+
+    def generate(self, request: TokenRequest) -> AsyncGenerator[TokenBatch, None]:
+        """Tokens beyond `request.history`; closing the generator frees the sequence.
+
+        Raises EngineError when this sequence fails, InputError when it cannot be decoded at all.
+        """
+        ...
+
+    async def check_health(self) -> None:
+        """Raise when the engine cannot serve any more."""
+        ...

@@ -1,0 +1,76 @@
+"""What all stages share: how they call each other, where they compute, and the options they are deployed with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, TypeVar
+
+import torch
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from deployments.args import StageArgs
+from deployments.messages import StreamCutError
+
+
+class Hop(Protocol):
+    @property
+    def last(self) -> bool: ...
+
+
+AnyHop = TypeVar("AnyHop", bound=Hop)
+
+# A stream counts as one ongoing request for its whole life, so the limits are on concurrent utterances; a replica
+# that is replaced must outlive its longest utterance.
+STAGE_OPTIONS: dict[str, Any] = {
+    "max_ongoing_requests": 64,
+    "max_queued_requests": 256,
+    "graceful_shutdown_timeout_s": 120,
+    "graceful_shutdown_wait_loop_s": 0.5,
+    "health_check_period_s": 2,
+    "health_check_timeout_s": 30,
+}
+
+
+def stage_deployment(name: str) -> Any:
+    """Decorator for a stage: recommended options under a fixed deployment name."""
+    return serve.deployment(name=name, **STAGE_OPTIONS)
+
+
+def resolve_device(args: StageArgs) -> torch.device:
+    """The device of a stage; `auto` takes a GPU if Ray gave this replica one."""
+    if args.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(args.device)
+
+
+def resolve_dtype(args: StageArgs) -> torch.dtype:
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[args.dtype]
+
+
+@asynccontextmanager
+async def hops_of(handle: DeploymentHandle, method: str, *args: Any) -> AsyncIterator[AsyncIterator[AnyHop]]:
+    """Open a stream of hops from another stage; leaving the context cancels whatever is left of it.
+
+    The stream goes replica to replica by gRPC: half the latency of object references, and the upstream stage stops
+    when this process dies. Raises StreamCutError from the iterator when the stream ends without its last hop.
+    """
+    stream = handle.options(method_name=method, stream=True, _by_reference=False).remote(*args)
+    ended = False
+
+    async def iterate() -> AsyncIterator[AnyHop]:
+        nonlocal ended
+        last = False
+        async for hop in stream:
+            last = hop.last
+            yield hop
+        ended = True
+        if not last:
+            raise StreamCutError(f"the stream of {method!r} ended before its last hop")
+
+    try:
+        yield iterate()
+    finally:
+        if not ended:
+            stream.cancel()

@@ -1,0 +1,60 @@
+"""Vocoder: mel hops in, audio hops out; asks the flow decoder for the mel of one utterance."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import partial
+
+import numpy as np
+import torch
+from ray.serve.handle import DeploymentHandle
+
+from cosyvoice_core.checkpoint.directory import CheckpointDirectory
+from cosyvoice_core.checkpoint.download import resolve_model
+from cosyvoice_core.checkpoint.settings import read_model_config
+from cosyvoice_core.checkpoint.tensors import read_state
+from cosyvoice_core.vocoder import Vocoder as VocoderModel
+from cosyvoice_core.waveform import WaveformSession
+from deployments.args import AppArgs
+from deployments.compute import ComputeThread, ListenerClock
+from deployments.messages import AudioHop, MelHop, StageInfo, UtteranceTask
+from deployments.stage import hops_of, resolve_device, resolve_dtype, stage_deployment
+
+
+@stage_deployment("Vocoder")
+class Vocoder:
+    """One replica of the vocoder."""
+
+    def __init__(self, args: AppArgs, flow_decoder: DeploymentHandle) -> None:
+        torch.set_num_threads(args.vocoder.threads)
+        directory = CheckpointDirectory(resolve_model(args.model_source(), progress=False))
+        config = read_model_config(directory.path)
+        self._sample_rate = config.sample_rate
+        self._device, self._dtype = resolve_device(args.vocoder), resolve_dtype(args.vocoder)
+        state = read_state(directory.vocoder)
+        self._model = VocoderModel.from_state(state, config.vocoder, source=str(directory.vocoder))
+        self._model.to(device=self._device, dtype=self._dtype)
+        self._flow_decoder = flow_decoder
+        self._compute = ComputeThread("vocoder")
+
+    async def synthesize(self, task: UtteranceTask) -> AsyncIterator[AudioHop]:
+        """Audio hops of one utterance; a hop may hold no samples while the vocoder waits for its right context."""
+        clock = ListenerClock()
+        utterance = task.utterance
+        session = WaveformSession(self._model, seed=utterance.seed, speed=utterance.speed)
+        async with hops_of(self._flow_decoder, "decode", task) as mels:
+            hop: MelHop
+            async for hop in mels:
+                samples = await self._compute.run(clock.due, partial(self._push, session, hop))
+                clock.sent(len(samples) / self._sample_rate)
+                yield AudioHop(samples, hop.ids, hop.last, hop.finish)
+
+    @staticmethod
+    def _push(session: WaveformSession, hop: MelHop) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+        samples: np.ndarray[tuple[int], np.dtype[np.float32]] = (
+            session.push(torch.from_numpy(hop.mel), last=hop.last).cpu().numpy()
+        )
+        return samples
+
+    async def info(self) -> StageInfo:
+        return StageInfo("Vocoder", str(self._device), str(self._dtype).removeprefix("torch."), "windowed")

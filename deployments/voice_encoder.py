@@ -1,0 +1,72 @@
+"""VoiceEncoder: prompt audio to what the model keeps of a voice, once per distinct audio."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from functools import partial
+
+import numpy as np
+
+from cosyvoice_core.checkpoint.download import resolve_model
+from cosyvoice_core.inputs import IntArray
+from cosyvoice_core.voice.encoder import EncodedVoice
+from cosyvoice_core.voice.encoder import VoiceEncoder as VoiceEncoderModel
+from deployments.args import AppArgs
+from deployments.compute import ComputeThread, ListenerClock
+from deployments.messages import StageInfo
+from deployments.stage import stage_deployment
+
+
+@stage_deployment("VoiceEncoder")
+class VoiceEncoder:
+    """One replica of the voice front end.
+
+    What it caches is final: features are a pure function of the audio bytes, which the key is a hash of; the
+    transcript is no part of them and is added by the caller. Least recently used voices leave when the byte budget
+    is exceeded. Requests for the same audio that arrive together share one computation.
+    """
+
+    def __init__(self, args: AppArgs) -> None:
+        directory = resolve_model(args.model_source(), progress=False)
+        self._model = VoiceEncoderModel.from_directory(directory, threads=args.voice_encoder.threads)
+        self._compute = ComputeThread("voice")
+        self._budget = args.voice_cache_bytes
+        self._known: OrderedDict[str, EncodedVoice] = OrderedDict()
+        self._known_bytes = 0
+        self._running: dict[str, asyncio.Task[EncodedVoice]] = {}
+
+    async def encode(self, audio: bytes) -> EncodedVoice:
+        """Features and quality of prompt audio in any supported container; raises InputError for what is unusable."""
+        key = hashlib.sha256(audio).hexdigest()
+        if key in self._known:
+            self._known.move_to_end(key)
+            return self._known[key]
+        if key not in self._running:
+            self._running[key] = asyncio.create_task(self._encode(key, audio))
+        # A caller that leaves must not take the computation from the others who wait for it.
+        return await asyncio.shield(self._running[key])
+
+    async def source_tokens(self, audio: bytes) -> IntArray:
+        """Speech tokens of audio whose words are to be spoken in another voice."""
+        return await self._compute.run(ListenerClock().due, partial(self._model.source_tokens, audio))
+
+    async def _encode(self, key: str, audio: bytes) -> EncodedVoice:
+        try:
+            voice = await self._compute.run(ListenerClock().due, partial(self._model.encode, audio))
+        finally:
+            del self._running[key]
+        self._known[key] = voice
+        self._known_bytes += _nbytes(voice)
+        while self._known_bytes > self._budget and self._known:
+            self._known_bytes -= _nbytes(self._known.popitem(last=False)[1])
+        return voice
+
+    async def info(self) -> StageInfo:
+        return StageInfo("VoiceEncoder", "cpu", "float32", "onnxruntime")
+
+
+def _nbytes(voice: EncodedVoice) -> int:
+    arrays: tuple[np.ndarray, ...] = (voice.prompt.mel, voice.prompt.speech_tokens, voice.prompt.speaker)
+    return sum(array.nbytes for array in arrays)

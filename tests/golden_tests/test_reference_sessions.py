@@ -1,0 +1,138 @@
+"""Whole token-to-wave sessions of the original, reproduced by the reference mode call by call."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cosyvoice_core.checkpoint.tensors import read_state
+from cosyvoice_core.flow import FlowModel
+from cosyvoice_core.reference import NoiseOfCall, ReferenceTokenToWave, VocoderCall
+from cosyvoice_core.vocoder import Vocoder
+from tests.golden_tests.configs import vocoder_config
+from tests.golden_tests.flow_configs import flow_config
+
+pytestmark = pytest.mark.golden
+
+MEL = 5e-5
+PARTS = ("token", "prompt_token", "prompt_feat", "embedding")
+SPEEDS = {"speed125": 1.25, "speed080": 0.80}
+
+
+@pytest.fixture(scope="module")
+def sessions(golden_acoustic: Path) -> dict[str, dict[str, np.ndarray]]:
+    found = {}
+    for path in sorted(golden_acoustic.glob("session_*.npz")):
+        with np.load(path) as stored:
+            found[path.stem.removeprefix("session_")] = dict(stored)
+    assert found
+    return found
+
+
+@pytest.fixture(scope="module")
+def seeds(golden_acoustic: Path) -> dict[str, int]:
+    seeds: dict[str, int] = json.loads((golden_acoustic / "manifest.json").read_text())["_noise_seeds"]["sessions"]
+    return seeds
+
+
+@pytest.fixture(scope="module")
+def reference(golden_acoustic: Path) -> ReferenceTokenToWave:
+    config = golden_acoustic / "config.json"
+    flow = FlowModel.from_state(read_state(golden_acoustic / "flow.pt"), flow_config(config))
+    vocoder = Vocoder.from_state(read_state(golden_acoustic / "hift.pt"), vocoder_config(config), "hift.pt")
+    return ReferenceTokenToWave(flow, vocoder)
+
+
+def injected(seed: int, partials: int) -> NoiseOfCall:
+    """The noise the fixtures were made with: one generator per vocoder call."""
+
+    def noise(call: int, samples: int) -> Tensor:
+        drawn = np.random.RandomState(seed * 1000 + call).standard_normal((1, samples, partials))
+        return torch.from_numpy(drawn.astype(np.float32))
+
+    return noise
+
+
+def inputs(session: dict[str, np.ndarray]) -> tuple[Tensor, ...]:
+    return tuple(torch.from_numpy(session[name])[0] for name in PARTS)
+
+
+def partials(golden_acoustic: Path) -> int:
+    return vocoder_config(golden_acoustic / "config.json").partials
+
+
+def assert_same_sound(actual: Tensor, expected: np.ndarray) -> None:
+    """From tokens, float32 phase limits agreement: rms within 1 % of the signal's, no sample off by 0.05."""
+    assert tuple(actual.shape) == expected.shape
+    difference = (actual - torch.from_numpy(expected)).double()
+    rms = torch.from_numpy(expected).double().square().mean().sqrt()
+    assert difference.square().mean().sqrt() < 0.01 * rms
+    assert difference.abs().max() < 0.05
+
+
+def assert_mel(actual: Tensor, expected: np.ndarray) -> None:
+    assert tuple(actual.shape) == expected.shape
+    assert (actual - torch.from_numpy(expected)).abs().max() <= MEL
+
+
+def test_streams(
+    reference: ReferenceTokenToWave,
+    sessions: dict[str, dict[str, np.ndarray]],
+    seeds: dict[str, int],
+    golden_acoustic: Path,
+) -> None:
+    for name, session in sessions.items():
+        noise = injected(seeds[name], partials(golden_acoustic))
+        calls = list(reference.stream(*inputs(session), noise))
+        rows = [[call.prefix, int(call.streaming), int(call.finalize), call.frames] for call in calls]
+        assert rows == session["calls"].tolist()
+        assert len(calls) == int(session["n_chunks"])
+        assert calls[-1].hop_after == int(session["token_hop_after"])
+        for number, call in enumerate(calls):
+            check_call(call, session, number)
+
+
+def check_call(call: VocoderCall, session: dict[str, np.ndarray], number: int) -> None:
+    assert_mel(call.mel, session[f"stream_hift_mel{number}"])
+    source = torch.from_numpy(session[f"stream_hift_source{number}"])
+    assert call.source.shape == source.shape
+    assert (call.source - source).double().square().mean().sqrt() < 0.01 * source.double().square().mean().sqrt()
+    assert_same_sound(call.emitted, session[f"stream_chunk{number}"])
+
+
+def test_one_shots(
+    reference: ReferenceTokenToWave,
+    sessions: dict[str, dict[str, np.ndarray]],
+    seeds: dict[str, int],
+    golden_acoustic: Path,
+) -> None:
+    for name, session in sessions.items():
+        call = reference.one_shot(*inputs(session), injected(seeds[name], partials(golden_acoustic)))
+        assert_mel(call.mel, session["oneshot_hift_mel"])
+        source = torch.from_numpy(session["oneshot_hift_source"])
+        assert (call.source - source).double().square().mean().sqrt() < 0.01 * source.double().square().mean().sqrt()
+        assert_same_sound(call.emitted, session["speech_oneshot"])
+
+
+@pytest.mark.parametrize("label", list(SPEEDS))
+def test_speed(
+    reference: ReferenceTokenToWave,
+    sessions: dict[str, dict[str, np.ndarray]],
+    seeds: dict[str, int],
+    golden_acoustic: Path,
+    label: str,
+) -> None:
+    stored = [name for name, session in sessions.items() if f"speech_{label}" in session]
+    assert stored
+    for name in stored:
+        session = sessions[name]
+        noise = injected(seeds[name], partials(golden_acoustic))
+        call = reference.one_shot(*inputs(session), noise, speed=SPEEDS[label])
+        if f"{label}_hift_mel" in session:
+            assert_mel(call.mel, session[f"{label}_hift_mel"])
+        assert_same_sound(call.emitted, session[f"speech_{label}"])
