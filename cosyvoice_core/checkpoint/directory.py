@@ -5,6 +5,7 @@ Opens none of them. Source: docs/model.md, "Checkpoint files".
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,9 @@ NEEDED = {
     f"{TOKENIZER}/tokenizer_config.json": "text tokenizer settings",
 }
 """Relative path -> what it is, for every file that must be there."""
+
+FRONT_END = tuple(name for name in NEEDED if name.endswith(".onnx") or name.startswith(TOKENIZER))
+"""The files that turn text and prompt audio into ids and vectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +95,19 @@ class CheckpointDirectory:
                     f"{self.path} holds {name}: this is {family}; only CosyVoice 2 ({SETTINGS}) is supported"
                 )
 
-    def missing(self) -> list[str]:
-        """Needed files that are not there, each with what it is."""
-        return [f"{name} ({meaning})" for name, meaning in NEEDED.items() if not (self.path / name).is_file()]
+    def missing(self, names: Iterable[str] = NEEDED) -> list[str]:
+        """Those of the needed files `names` that are not there, each with what it is."""
+        return [f"{name} ({NEEDED[name]})" for name in names if not (self.path / name).is_file()]
 
-    def verify(self) -> None:
-        """Raises CheckpointError that lists every missing file and says where the official weights are."""
+    def verify(self, names: Iterable[str] = NEEDED) -> None:
+        """Check that the needed files `names` are there.
+
+        Raises CheckpointError that lists every missing file and says where the official weights are.
+        """
         if not self.path.is_dir():
             raise CheckpointError(f"{self.path}: no such directory; expected a CosyVoice2 checkpoint ({WHERE_TO_GET})")
         self.check_family()
-        missing = self.missing()
+        missing = self.missing(names)
         if missing:
             raise CheckpointError(
                 f"{self.path} is not a complete CosyVoice2 checkpoint; missing: {', '.join(missing)} ({WHERE_TO_GET})"
