@@ -152,13 +152,15 @@ def _mono(frame: av.AudioFrame) -> FloatArray:
     channels = frame.layout.nb_channels
     if not frame.format.is_planar:
         values = values.reshape(-1, channels).T
-    if values.dtype == np.uint8:
-        scaled = (values.astype(np.float32) - 128.0) / 128.0
-    elif np.issubdtype(values.dtype, np.integer):
-        scaled = (values / float(1 << (8 * values.dtype.itemsize - 1))).astype(np.float32)
-    else:
-        scaled = values.astype(np.float32)
-    return np.asarray(scaled[0] if channels == 1 else scaled.mean(axis=0), np.float32)
+    # Doubles beyond float32 become infinite here and are refused once the whole file is known.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if values.dtype == np.uint8:
+            scaled = (values.astype(np.float32) - 128.0) / 128.0
+        elif np.issubdtype(values.dtype, np.integer):
+            scaled = (values / float(1 << (8 * values.dtype.itemsize - 1))).astype(np.float32)
+        else:
+            scaled = values.astype(np.float32)
+        return np.asarray(scaled[0] if channels == 1 else scaled.mean(axis=0), np.float32)
 
 
 def _check_content(samples: FloatArray, rate: int, limits: AudioLimits, field: str) -> None:
