@@ -73,6 +73,11 @@ class TorchEngine:
         """Sequences that are not finished, those waiting for text included."""
         return len(self._sequences)
 
+    @property
+    def ready(self) -> bool:
+        """Whether a step has anything to do; when not, all that is pending waits for text."""
+        return any(not sequence.waiting for sequence in self._sequences.values())
+
     def add(self, request: TokenRequest | StreamRequest) -> int:
         """Accept a request; returns the number that its events carry.
 

@@ -29,11 +29,13 @@ class Nucleus:
 class Mixture:
     """The distribution of the id that RAS finally gives, per row.
 
-    ids: the nucleus `(B, K)`; near: their probabilities `(B, K)`; spread: `(B,)`, what the softmax mass of every
-    other id is multiplied with; zero where no nucleus id was said lately. Float64.
+    ids: the nucleus `(B, K)`; banned: which of them were said lately, so that drawing one means drawing again; near:
+    their probabilities `(B, K)`; spread: `(B,)`, what the softmax mass of every other id is multiplied with, zero
+    where nothing is banned. Float64.
     """
 
     ids: Tensor
+    banned: Tensor
     near: Tensor
     spread: Tensor
 
@@ -72,9 +74,10 @@ def mixture(scores: Tensor, windows: Sequence[Sequence[int]], config: SamplingCo
     weight = torch.where(banned, found.chance / others, 0.0)
     spread = weight.sum(1)
     first = torch.where(banned, 0.0, found.chance)
-    # Rounding of the difference must not leave a negative probability.
-    again = found.mass * (spread[:, None] - weight).clamp_min(0.0)
-    return Mixture(found.ids, first + again, spread)
+    # What the others hand on is summed, not taken as the difference of the total and one's own: that would cancel.
+    others_only = 1.0 - torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
+    again = found.mass * (weight @ others_only)
+    return Mixture(found.ids, banned, first + again, spread)
 
 
 def ras_probabilities(scores: Tensor, windows: Sequence[Sequence[int]], config: SamplingConfig) -> Tensor:

@@ -10,7 +10,7 @@ from collections import deque
 from cosyvoice_core.errors import EngineError
 from cosyvoice_core.lm.body import Span
 from cosyvoice_core.lm.cache import KVCache
-from cosyvoice_core.lm.plan import Action, Done, Plan, Predict
+from cosyvoice_core.lm.plan import Action, Done, Plan, Predict, Wait
 from cosyvoice_core.lm.request import StreamRequest, TokenRequest
 from cosyvoice_core.lm.sampler import Choice
 
@@ -38,6 +38,11 @@ class TokenSequence:
     def unfed(self) -> int:
         """Rows of known groups that no step has fed yet."""
         return self._grouped - self.cache.length
+
+    @property
+    def waiting(self) -> bool:
+        """Whether only more text can bring this sequence on."""
+        return isinstance(self.plan.next(), Wait)
 
     def advance(self) -> Action:
         """Replay as much history as the plan takes now; return what it wants after that.
