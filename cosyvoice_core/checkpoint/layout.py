@@ -6,18 +6,24 @@ Source: docs/model.md, "Checkpoint files".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 from cosyvoice_core.config import FlowConfig, LMConfig, VocoderConfig
 
 Shape = tuple[int, ...]
 Entry = tuple[str, Shape]
 
+Value = TypeVar("Value")
+
+MAGNITUDE, DIRECTION = ".parametrizations.weight.original0", ".parametrizations.weight.original1"
+"""Ends of the names under which a weight-normalised convolution keeps its two parts."""
+
 SPEECH_EXTRA_ROWS = 3
 """End of speech, an unused id and fill follow the speech tokens."""
 
 TIED_HEAD = "llm.model.lm_head.weight"
-"""Shares storage with the text embedding and is never used: a file without it is still complete."""
+"""Shares storage with the text embedding and is never used."""
 
 TEXT_EMBEDDING = "llm.model.model.embed_tokens.weight"
 
@@ -35,6 +41,24 @@ def flow_layout(config: FlowConfig) -> dict[str, Shape]:
 def vocoder_layout(config: VocoderConfig) -> dict[str, Shape]:
     """Key -> shape of `hift.pt`; weight-normalised convolutions as their (original0, original1) pairs."""
     return dict(_vocoder_entries(config))
+
+
+def official_names(state: Mapping[str, Value]) -> dict[str, Value]:
+    """The entries of a vocoder file under the names of its layout.
+
+    A file saved inside its training wrapper carries `generator.` and a discriminator; an old one spells the pairs of
+    weight norm `weight_g` and `weight_v`.
+    """
+    named = {}
+    for key, value in state.items():
+        if key.startswith("discriminator."):
+            continue
+        name = key.replace("generator.", "")
+        for old, new in ((".weight_g", MAGNITUDE), (".weight_v", DIRECTION)):
+            if name.endswith(old):
+                name = name.removesuffix(old) + new
+        named[name] = value
+    return named
 
 
 def _affine(name: str, out: int, *inner: int) -> list[Entry]:
@@ -134,8 +158,8 @@ def _weight_norm(name: str, bias: int, weight: Shape) -> list[Entry]:
     magnitude = (weight[0], *([1] * (len(weight) - 1)))
     return [
         (f"{name}.bias", (bias,)),
-        (f"{name}.parametrizations.weight.original0", magnitude),
-        (f"{name}.parametrizations.weight.original1", weight),
+        (f"{name}{MAGNITUDE}", magnitude),
+        (f"{name}{DIRECTION}", weight),
     ]
 
 

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from cosyvoice_core.checkpoint.directory import FRONT_END, CheckpointDirectory
 from cosyvoice_core.checkpoint.layout import (
+    DIRECTION,
+    MAGNITUDE,
     TEXT_EMBEDDING,
     TIED_HEAD,
     Shape,
@@ -49,7 +51,6 @@ TINY = ModelConfig(
 )
 """Smaller than the demo checkpoint in every part; its text rows are those of the demo's tokenizer."""
 
-_G, _V = ".parametrizations.weight.original0", ".parametrizations.weight.original1"
 _CONFIG_KEPT = ("architectures", "bos_token_id", "eos_token_id")
 
 _GAINS = {
@@ -157,10 +158,12 @@ def _random_state(layout: Mapping[str, Shape], seed: int, file: str, dtype: torc
 
 def _scaled(key: str, normal: Tensor, layout: Mapping[str, Shape]) -> Tensor:
     """Standard normal values brought to the size that suits what `key` is."""
-    if key.endswith(_V):
+    if key.endswith(DIRECTION):
         return normal
-    if key.endswith(_G):
-        magnitude = _weight_norm_magnitude(layout[key.removesuffix(_G) + _V], transposed=key.startswith("ups."))
+    if key.endswith(MAGNITUDE):
+        magnitude = _weight_norm_magnitude(
+            layout[key.removesuffix(MAGNITUDE) + DIRECTION], transposed=key.startswith("ups.")
+        )
         return normal.mul_(0.1).exp_().mul_(_gain(key) * magnitude)
     if key.endswith(".alpha"):
         return normal.mul_(0.2).exp_()

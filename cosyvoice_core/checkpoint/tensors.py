@@ -50,8 +50,8 @@ def read_state(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
             continue
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise CheckpointError(f"{path}: entry {key!r} is a {type(value).__name__}, expected a tensor")
-        if value.layout is not torch.strided or value.is_meta or not value.is_floating_point():
-            raise CheckpointError(f"{path}: entry {key!r} is {value.dtype}, expected a dense tensor of real numbers")
+        if value.layout is not torch.strided or value.is_meta:
+            raise CheckpointError(f"{path}: entry {key!r} is {value.layout}, expected a dense tensor")
         state[key] = value
     return state
 
@@ -104,11 +104,8 @@ def _is_pair(g: Tensor, v: Tensor | None) -> bool:
     return v is not None and v.dim() > 1 and g.numel() == v.shape[0]
 
 
-def require_shapes(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor], source: str) -> None:
-    """Check that `state` holds exactly the named tensors of `expected`, each of its shape.
-
-    Raises CheckpointError that names the missing, extra and mis-shaped tensors of `source`.
-    """
+def misfits(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]) -> list[str]:
+    """What keeps `state` from being exactly the tensors of `expected`: missing, unexpected, mis-shaped, not real."""
     missing = [f"{key} {list(shape)}" for key, shape in expected.items() if key not in state]
     extra = [f"{key} {list(value.shape)}" for key, value in state.items() if key not in expected]
     shapes = [
@@ -116,11 +113,21 @@ def require_shapes(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, 
         for key, value in state.items()
         if key in expected and tuple(value.shape) != expected[key]
     ]
-    problems = [
+    types = [f"{key} is {value.dtype}" for key, value in state.items() if not value.is_floating_point()]
+    kinds = (("missing", missing), ("unexpected", extra), ("mis-shaped", shapes), ("not of real numbers", types))
+    return [
         f"{len(found)} {kind}: {'; '.join(found[:_SHOWN])}{' ...' if len(found) > _SHOWN else ''}"
-        for kind, found in (("missing", missing), ("unexpected", extra), ("mis-shaped", shapes))
+        for kind, found in kinds
         if found
     ]
+
+
+def require_shapes(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor], source: str) -> None:
+    """Check that `state` holds exactly the named tensors of `expected`, each of its shape.
+
+    Raises CheckpointError that names the missing, extra and mis-shaped tensors of `source`.
+    """
+    problems = misfits(expected, state)
     if problems:
         raise CheckpointError(f"{source} does not fit the architecture in the config: {' | '.join(problems)}")
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from cosyvoice_core.checkpoint.directory import CheckpointDirectory
 from cosyvoice_core.checkpoint.layout import TEXT_EMBEDDING, TIED_HEAD, flow_layout, lm_layout, vocoder_layout
 from cosyvoice_core.checkpoint.official_yaml import official_yaml
 from cosyvoice_core.checkpoint.random import TINY, tiny_config, write_random_checkpoint
@@ -124,7 +123,7 @@ def test_every_parameter_is_random(tiny: Path) -> None:
     for name in WEIGHTS:
         for key, tensor in read_state(tiny / name).items():
             values = tensor.flatten()
-            assert len(values.unique()) > 0.9 * min(len(values), 1000), f"{name} {key}"
+            assert len(np.unique(values.numpy())) > 0.9 * min(len(values), 1000), f"{name} {key}"
             assert not torch.equal(values, torch.ones_like(values)) and values.abs().min() > 0, f"{name} {key}"
 
 
@@ -190,7 +189,7 @@ def test_sound_is_finite_and_audible(tmp_path: Path, demo_checkpoint: Path, seed
     mel = flow.mel(tokens, tokens[:25], prompt, speaker, streaming=True, finalize=True)
     assert 0.5 < mel.std() < 4
     f0 = vocoder.f0(mel[None])
-    assert 50 < f0.min() and f0.max() < 400 and f0.std() > 1
+    assert f0.min() > 50 and f0.max() < 400 and f0.std() > 1
     speech = vocoder.vocode(mel[None], SourceNoise(seed))
     assert speech.isfinite().all()
     assert 0.005 < speech.square().mean().sqrt() < 0.3

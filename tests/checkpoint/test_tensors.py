@@ -55,9 +55,8 @@ def test_mapped_and_plain_reading_agree(tmp_path: Path) -> None:
         ([torch.ones(1)], "expected a dict"),
         ({"a": "text"}, "'a' is a str"),
         ({3: torch.ones(1)}, "3 is a Tensor"),
-        ({"a": torch.ones(2, dtype=torch.int8)}, "'a' is torch.int8"),
-        ({"a": torch.ones(2, 2).to_sparse()}, "'a' is torch.float32"),
-        ({"a": torch.ones(2, device="meta")}, "'a' is torch.float32"),
+        ({"a": torch.ones(2, 2).to_sparse()}, "'a' is torch.sparse_coo"),
+        ({"a": torch.ones(2, device="meta")}, "expected a dense tensor"),
     ],
 )
 def test_other_content_is_refused(tmp_path: Path, content: object, problem: str) -> None:
@@ -121,8 +120,9 @@ def test_broken_weight_norm_pairs_reach_the_strict_check() -> None:
 def test_strict_load_names_every_kind_of_misfit() -> None:
     module = nn.Linear(2, 3)
     with pytest.raises(CheckpointError, match=r"lm\.pt .*1 missing: bias \[3\]") as caught:
-        load_strict(module, {"weight": torch.ones(3, 1), "more": torch.ones(1)}, "lm.pt")
+        load_strict(module, {"weight": torch.ones(3, 1), "more": torch.ones(1, dtype=torch.int8)}, "lm.pt")
     assert "1 unexpected: more [1]" in str(caught.value)
+    assert "more is torch.int8" in str(caught.value)
     assert "weight is [3, 1], expected [3, 2]" in str(caught.value)
 
 
