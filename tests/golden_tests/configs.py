@@ -1,0 +1,33 @@
+"""Model dims of a golden set's vocoder half, from its `config.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from cosyvoice_core.config import VocoderConfig
+
+
+def vocoder_config(path: Path) -> VocoderConfig:
+    """Dims of the vocoder of a golden set."""
+    hift = json.loads(path.read_text())["hift"]
+    return VocoderConfig(
+        mel_bins=hift["in_channels"],
+        base_channels=hift["base_channels"],
+        harmonics=hift["nb_harmonics"],
+        sample_rate=hift["sampling_rate"],
+        sine_amplitude=hift["nsf_alpha"],
+        noise_sigma=hift["nsf_sigma"],
+        voiced_threshold_hz=hift["nsf_voiced_threshold"],
+        upsample_rates=tuple(hift["upsample_rates"]),
+        upsample_kernels=tuple(hift["upsample_kernel_sizes"]),
+        istft_n_fft=hift["istft_n_fft"],
+        istft_hop=hift["istft_hop"],
+        resblock_kernels=tuple(hift["resblock_kernel_sizes"]),
+        resblock_dilations=tuple(map(tuple, hift["resblock_dilation_sizes"])),
+        source_resblock_kernels=tuple(hift["source_resblock_kernel_sizes"]),
+        source_resblock_dilations=tuple(map(tuple, hift["source_resblock_dilation_sizes"])),
+        lrelu_slope=hift["lrelu_slope"],
+        audio_limit=hift["audio_limit"],
+        f0_channels=hift["f0_cond_channels"],
+    )
