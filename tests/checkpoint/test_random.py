@@ -18,6 +18,9 @@ from cosyvoice_core.checkpoint.tensors import read_state
 from cosyvoice_core.config import FlowConfig, LMConfig, ModelConfig, SamplingConfig, VocoderConfig
 from cosyvoice_core.errors import CheckpointError
 from cosyvoice_core.flow.model import FlowModel
+from cosyvoice_core.lm.body import Span, SpeechBody
+from cosyvoice_core.lm.merge import merge
+from cosyvoice_core.lm.vocabulary import SpeechVocabulary
 from cosyvoice_core.vocoder.noise import SourceNoise
 from cosyvoice_core.vocoder.vocoder import Vocoder
 
@@ -194,3 +197,13 @@ def test_sound_is_finite_and_audible(tmp_path: Path, demo_checkpoint: Path, seed
     assert speech.isfinite().all()
     assert 0.005 < speech.square().mean().sqrt() < 0.3
     assert (speech.abs() > 0.9).float().mean() < 0.01
+
+
+def test_language_model_scores_tell_ids_apart(tiny: Path) -> None:
+    vocabulary = SpeechVocabulary.cosyvoice2(TINY.lm.text_rows)
+    body = SpeechBody(merge(read_state(tiny / "llm.pt"), TINY.lm, vocabulary), TINY.lm)
+    ids = [vocabulary.sos, *vocabulary.text([1, 2, 3]), vocabulary.task, *range(40)]
+    logits = body.logits(body.forward(ids, [Span(body.new_cache(), 0, len(ids))]))
+    assert logits.isfinite().all()
+    assert logits.std(dim=1).min() > 1 and logits.std(dim=1).max() < 6
+    assert len(np.unique(logits.argmax(dim=1).numpy())) > 20
