@@ -93,7 +93,8 @@ class Synthesizer:
         directory = CheckpointDirectory(resolve_model(str(model)))
         directory.verify()
         config = read_model_config(directory.path)
-        text = TextFrontEnd(Tokenizer.from_directory(directory.tokenizer), profile, lexicon or Lexicon())
+        tokenizer = Tokenizer.from_directory(directory.tokenizer)
+        text = TextFrontEnd(tokenizer, profile, lexicon or Lexicon())
         vocoder = Vocoder.from_state(read_state(directory.vocoder), config.vocoder, str(directory.vocoder))
         stages = Stages(
             lm=TorchEngine.from_directory(directory.path, config.lm, device=device, dtype=dtype),
@@ -102,13 +103,10 @@ class Synthesizer:
             ),
             vocoder=vocoder.to(device),
         )
-        return cls(
-            config,
-            stages,
-            UtterancePlanner(text, config.lm),
-            VoiceEncoder.from_directory(directory.path),
-            load_saved_voices(directory.saved_voices) if directory.saved_voices else {},
-        )
+        saved = directory.saved_voices
+        voices = load_saved_voices(saved, tokenizer.encode, flow=config.flow) if saved else {}
+        encoder = VoiceEncoder.from_directory(directory.path)
+        return cls(config, stages, UtterancePlanner(text, config.lm), encoder, voices)
 
     @property
     def sample_rate(self) -> int:

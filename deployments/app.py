@@ -1,6 +1,8 @@
-"""The application: five deployments, wired from typed arguments. Options of each stand in the Serve config."""
+"""The application: five deployments, wired from typed arguments. Options of each stand in the Serve config.
 
-from __future__ import annotations
+Serve turns the config's `args` into `AppArgs` by the annotation of `build`, which it reads as an object; so this module
+must not postpone the evaluation of annotations.
+"""
 
 from ray.serve import Application
 

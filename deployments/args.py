@@ -19,16 +19,22 @@ class _Args(BaseModel):
 
 
 class StageArgs(_Args):
-    """Where and in what precision one stage computes."""
+    """Where one stage computes."""
 
     device: Device = "auto"
-    dtype: DType = "float32"
     threads: int = Field(default=1, ge=1, description="CPU threads of one replica")
+
+
+class FlowArgs(StageArgs):
+    """The flow stage."""
+
+    dtype: DType = "float32"
 
 
 class LMArgs(StageArgs):
     """The language model stage."""
 
+    dtype: DType = "float32"
     max_sequences: int = Field(default=64, ge=1, description="utterances decoded together on one replica")
 
 
@@ -73,7 +79,7 @@ class AppArgs(_Args):
     text_profile: Profile = Profile.ROBUST
     lexicon: dict[str, str] = Field(default_factory=dict, description="word -> replacement, for every request")
     lm: LMArgs = LMArgs()
-    flow: StageArgs = StageArgs()
+    flow: FlowArgs = FlowArgs()
     vocoder: StageArgs = StageArgs()
     voice_encoder: StageArgs = StageArgs()
     voice_cache_bytes: int = Field(default=64 * 2**20, ge=0)

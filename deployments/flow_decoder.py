@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -17,7 +18,7 @@ from cosyvoice_core.inputs import UtteranceInputs
 from deployments.args import AppArgs
 from deployments.compute import ComputeThread, ListenerClock
 from deployments.messages import MelHop, StageInfo, TokenHop, UtteranceTask
-from deployments.stage import hops_of, resolve_device, resolve_dtype, stage_deployment
+from deployments.stage import OpenCalls, hops_of, resolve_device, resolve_dtype, stage_deployment
 
 
 @stage_deployment("FlowDecoder")
@@ -34,21 +35,24 @@ class FlowDecoder:
             config.flow,
             source=str(directory.flow),
             device=resolve_device(args.flow),
-            dtype=resolve_dtype(args.flow),
+            dtype=resolve_dtype(args.flow.dtype),
         )
         self._speech_lm = speech_lm
+        self._open = OpenCalls()
         self._compute = ComputeThread("flow")
 
     async def decode(self, task: UtteranceTask) -> AsyncIterator[MelHop]:
         """Mel hops of one utterance, as soon as its tokens complete chunks."""
         clock = ListenerClock()
-        async with hops_of(self._speech_lm, "generate", task) as tokens:
-            # The language model is at work from here on; the prompt's own chunks are computed meanwhile.
-            session = await self._compute.run(clock.due, partial(self._start, task.utterance.inputs))
-            async for hop in tokens:
-                mel = await self._compute.run(clock.due, partial(session.push, hop.ids, last=hop.last))
-                clock.sent(mel.shape[1] / self._frame_rate)
-                yield MelHop(mel.cpu().numpy(), hop.ids, hop.last, hop.finish)
+        with self._open:
+            async with hops_of(self._speech_lm, "generate", task) as tokens:
+                # The language model is at work from here on; the prompt's own chunks are computed meanwhile.
+                session = await self._compute.run(clock.due, partial(self._start, task.utterance.inputs))
+                hop: TokenHop
+                async for hop in tokens:
+                    mel = await self._compute.run(clock.due, partial(session.push, hop.ids, last=hop.last))
+                    clock.sent(mel.shape[1] / self._frame_rate)
+                    yield MelHop(mel.cpu().numpy(), hop.ids, hop.last, hop.finish)
 
     def _start(self, inputs: UtteranceInputs) -> FlowSession:
         session = FlowSession(
@@ -62,4 +66,6 @@ class FlowDecoder:
 
     async def info(self) -> StageInfo:
         dtype = str(self._model.dtype).removeprefix("torch.")
-        return StageInfo("FlowDecoder", str(self._model.device), dtype, "incremental")
+        return StageInfo(
+            "FlowDecoder", str(self._model.device), dtype, "incremental", os.getpid(), self._open.count
+        )

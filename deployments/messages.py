@@ -61,12 +61,14 @@ class AudioHop:
 
 @dataclass(frozen=True, slots=True)
 class StageInfo:
-    """What a replica says of itself in `/health`."""
+    """What a replica says of itself in `/health`; `running` are the calls it has open."""
 
     stage: str
     device: str
     dtype: str
     engine: str
+    process: int
+    running: int
 
 
 class StreamCutError(RuntimeError):

@@ -10,8 +10,21 @@ import torch
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.args import StageArgs
+from deployments.args import DType, StageArgs
 from deployments.messages import StreamCutError
+
+
+class OpenCalls:
+    """Counts the calls a replica has open; enter it for as long as one lasts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *_error: object) -> None:
+        self.count -= 1
 
 
 class Hop(Protocol):
@@ -45,8 +58,8 @@ def resolve_device(args: StageArgs) -> torch.device:
     return torch.device(args.device)
 
 
-def resolve_dtype(args: StageArgs) -> torch.dtype:
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[args.dtype]
+def resolve_dtype(dtype: DType) -> torch.dtype:
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
 
 
 @asynccontextmanager

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from functools import partial
 
-import numpy as np
 import torch
 from ray.serve.handle import DeploymentHandle
 
@@ -13,12 +13,13 @@ from cosyvoice_core.checkpoint.directory import CheckpointDirectory
 from cosyvoice_core.checkpoint.download import resolve_model
 from cosyvoice_core.checkpoint.settings import read_model_config
 from cosyvoice_core.checkpoint.tensors import read_state
+from cosyvoice_core.inputs import FloatArray
 from cosyvoice_core.vocoder import Vocoder as VocoderModel
 from cosyvoice_core.waveform import WaveformSession
 from deployments.args import AppArgs
 from deployments.compute import ComputeThread, ListenerClock
 from deployments.messages import AudioHop, MelHop, StageInfo, UtteranceTask
-from deployments.stage import hops_of, resolve_device, resolve_dtype, stage_deployment
+from deployments.stage import OpenCalls, hops_of, resolve_device, stage_deployment
 
 
 @stage_deployment("Vocoder")
@@ -30,11 +31,11 @@ class Vocoder:
         directory = CheckpointDirectory(resolve_model(args.model_source(), progress=False))
         config = read_model_config(directory.path)
         self._sample_rate = config.sample_rate
-        self._device, self._dtype = resolve_device(args.vocoder), resolve_dtype(args.vocoder)
+        self._device = resolve_device(args.vocoder)
         state = read_state(directory.vocoder)
-        self._model = VocoderModel.from_state(state, config.vocoder, source=str(directory.vocoder))
-        self._model.to(device=self._device, dtype=self._dtype)
+        self._model = VocoderModel.from_state(state, config.vocoder, str(directory.vocoder)).to(self._device)
         self._flow_decoder = flow_decoder
+        self._open = OpenCalls()
         self._compute = ComputeThread("vocoder")
 
     async def synthesize(self, task: UtteranceTask) -> AsyncIterator[AudioHop]:
@@ -42,19 +43,18 @@ class Vocoder:
         clock = ListenerClock()
         utterance = task.utterance
         session = WaveformSession(self._model, seed=utterance.seed, speed=utterance.speed)
-        async with hops_of(self._flow_decoder, "decode", task) as mels:
-            hop: MelHop
-            async for hop in mels:
-                samples = await self._compute.run(clock.due, partial(self._push, session, hop))
-                clock.sent(len(samples) / self._sample_rate)
-                yield AudioHop(samples, hop.ids, hop.last, hop.finish)
+        with self._open:
+            async with hops_of(self._flow_decoder, "decode", task) as mels:
+                hop: MelHop
+                async for hop in mels:
+                    samples = await self._compute.run(clock.due, partial(self._push, session, hop))
+                    clock.sent(len(samples) / self._sample_rate)
+                    yield AudioHop(samples, hop.ids, hop.last, hop.finish)
 
     @staticmethod
-    def _push(session: WaveformSession, hop: MelHop) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-        samples: np.ndarray[tuple[int], np.dtype[np.float32]] = (
-            session.push(torch.from_numpy(hop.mel), last=hop.last).cpu().numpy()
-        )
+    def _push(session: WaveformSession, hop: MelHop) -> FloatArray:
+        samples: FloatArray = session.push(torch.from_numpy(hop.mel), last=hop.last).cpu().numpy()
         return samples
 
     async def info(self) -> StageInfo:
-        return StageInfo("Vocoder", str(self._device), str(self._dtype).removeprefix("torch."), "windowed")
+        return StageInfo("Vocoder", str(self._device), "float32", "windowed", os.getpid(), self._open.count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import hashlib
 from collections import OrderedDict
 from functools import partial
@@ -64,7 +65,7 @@ class VoiceEncoder:
         return voice
 
     async def info(self) -> StageInfo:
-        return StageInfo("VoiceEncoder", "cpu", "float32", "onnxruntime")
+        return StageInfo("VoiceEncoder", "cpu", "float32", "onnxruntime", os.getpid(), len(self._running))
 
 
 def _nbytes(voice: EncodedVoice) -> int:

@@ -26,7 +26,7 @@ class SpeechBody(BaseModel):
     input: str = Field(description="the text to speak")
     voice: Annotated[str, Field(max_length=200)] | None = Field(default=None, description="name of a saved voice")
     response_format: Format = "wav"
-    speed: float = Field(default=1.0, ge=MIN_SPEED, le=MAX_SPEED)
+    speed: float = Field(default=1.0, ge=MIN_SPEED, le=MAX_SPEED, allow_inf_nan=False)
     instructions: str = Field(default="", description="how to speak, for example a dialect or an emotion")
     stream: bool = Field(default=True, description="extension: send audio while it is made")
     stream_format: Literal["audio"] = "audio"

@@ -44,7 +44,8 @@ class SpeechService:
         config = read_model_config(directory.path)
         tokenizer = Tokenizer.from_directory(directory.tokenizer)
         text = TextFrontEnd(tokenizer, args.text_profile, Lexicon.from_mapping(args.lexicon))
-        voices = load_saved_voices(directory.saved_voices) if directory.saved_voices else {}
+        saved = directory.saved_voices
+        voices = load_saved_voices(saved, tokenizer.encode, flow=config.flow) if saved else {}
         self.args = args
         self.sample_rate = config.sample_rate
         self.voices = VoiceRegistry(voices, config.token_rate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -16,8 +17,9 @@ from cosyvoice_core.lm.vocabulary import SpeechVocabulary
 from deployments.args import AppArgs
 from deployments.messages import Finish, StageInfo, TokenHop, UtteranceTask
 from deployments.speech_lm.engine import TokenEngine
+from deployments.speech_lm.hop_cutter import HopCutter
 from deployments.speech_lm.torch_engine import TorchTokenEngine
-from deployments.stage import resolve_device, resolve_dtype, stage_deployment
+from deployments.stage import OpenCalls, resolve_device, resolve_dtype, stage_deployment
 
 logger = logging.getLogger("ray.serve")
 
@@ -33,8 +35,9 @@ class SpeechLM:
         self._vocabulary = SpeechVocabulary.cosyvoice2(config.lm.text_rows, config.lm.speech_tokens)
         self._flow = config.flow
         self._hops = args.hops.plan()
-        self._device, self._dtype = resolve_device(args.lm), resolve_dtype(args.lm)
+        self._device, self._dtype = resolve_device(args.lm), resolve_dtype(args.lm.dtype)
         engine = TorchEngine.from_directory(directory.path, config.lm, device=self._device, dtype=self._dtype)
+        self._open = OpenCalls()
         self._engine: TokenEngine = TorchTokenEngine(engine, args.lm.max_sequences)
 
     async def generate(self, task: UtteranceTask) -> AsyncIterator[TokenHop]:
@@ -44,28 +47,26 @@ class SpeechLM:
             yield TokenHop(tuple(utterance.inputs.source_tokens.tolist()), last=True, finish=Finish.END_OF_SPEECH)
             return
         ends = self._hops.ends(len(utterance.inputs.flow_prompt_tokens), self._flow)
-        waiting = list(task.history)
-        sent, end = 0, next(ends)
-        async with aclosing(self._engine.generate(utterance.token_request(self._vocabulary, task.history))) as batches:
-            async for batch in batches:
-                waiting.extend(batch.ids)
-                while sent + len(waiting) >= end and batch.finish is None:
-                    count = end - sent
-                    yield TokenHop(tuple(waiting[:count]), last=False)
-                    del waiting[:count]
-                    sent, end = end, next(ends)
-                if batch.finish is not None:
-                    if batch.finish is Finish.LENGTH:
-                        logger.warning(
-                            "request %s segment %d: no end of speech within %d tokens",
-                            task.request_id,
-                            utterance.index,
-                            utterance.max_tokens,
-                        )
-                    yield TokenHop(tuple(waiting), last=True, finish=batch.finish)
+        cutter = HopCutter(ends, task.history)
+        request = utterance.token_request(self._vocabulary, task.history)
+        with self._open:
+            async with aclosing(self._engine.generate(request)) as batches:
+                async for batch in batches:
+                    for ids in cutter.add(batch.ids):
+                        yield TokenHop(ids, last=False)
+                    if batch.finish is not None:
+                        self._note_length(task, batch.finish)
+                        yield TokenHop(cutter.rest(), last=True, finish=batch.finish)
+
+    @staticmethod
+    def _note_length(task: UtteranceTask, finish: Finish) -> None:
+        if finish is Finish.LENGTH:
+            index, most = task.utterance.index, task.utterance.max_tokens
+            logger.warning("request %s segment %d: no end of speech within %d tokens", task.request_id, index, most)
 
     async def info(self) -> StageInfo:
-        return StageInfo("SpeechLM", str(self._device), str(self._dtype).removeprefix("torch."), self._engine.name)
+        dtype = str(self._dtype).removeprefix("torch.")
+        return StageInfo("SpeechLM", str(self._device), dtype, self._engine.name, os.getpid(), self._open.count)
 
     async def check_health(self) -> None:
         await self._engine.check_health()

@@ -1,0 +1,44 @@
+"""One Ray of this process's own with the five deployments, shared by all cluster tests of a session."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deployments.client import CosyVoiceClient
+from deployments.local import LocalService, read_config, start, stop
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.cluster)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[LocalService]:
+    config = read_config(Path(__file__).parents[2] / "serve_config.yaml")
+    # Socket names are limited to 107 bytes, so the folder must be short.
+    folder = tempfile.mkdtemp(prefix="cv", dir="/tmp")
+    try:
+        yield start(config, port=free_port(), ray_options={"num_cpus": 4, "_temp_dir": folder})
+    finally:
+        stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def client(service: LocalService) -> CosyVoiceClient:
+    return CosyVoiceClient(service.app_name)
