@@ -65,7 +65,8 @@ class HarmonicSource(nn.Module):
 
     def scale(self, noise: Tensor) -> Tensor:
         """One standard normal draw per sample (...), given the spread of the mixed noise of all partials: (...)."""
-        return noise * torch.linalg.vector_norm(self.l_linear.weight)
+        scaled: Tensor = noise * torch.linalg.vector_norm(self.l_linear.weight)
+        return scaled
 
     def reference(self, f0: Tensor, noise: Tensor) -> Tensor:
         """Source (B, N) of f0 (B, T) float32 in Hz and noise (B, N, partials), N = T * samples_per_frame."""
