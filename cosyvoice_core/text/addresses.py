@@ -41,6 +41,7 @@ class _SignNames:
 
 _ENGLISH = _SignNames(
     {
+        "www": "W W W",
         ".": "dot",
         "/": "slash",
         "@": "at",

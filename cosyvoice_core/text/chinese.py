@@ -15,6 +15,7 @@ _DIGITS = "零一二三四五六七八九"
 # On the telephone "one" is said yāo, to be told from "seven".
 _DIALLED = "零幺二三四五六七八九"
 
+_ITEM = re.compile(r"^\(?(\d{1,2})(?:[.)、．]\s*)(?=[^\W\d])")
 _BLANKS = re.compile(r"(?<=[^\x00-\x7f]) +(?=\d)|(?<=\d) +(?=[^\x00-\x7f])")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d)")
 _DOTTED = re.compile(r"(?<![\d.])(?![12]\d{3}\.\d{1,2}\.\d{1,2}(?![\d.]))\d+(?:\.\d+){2,}(?![\d.])")
@@ -37,6 +38,7 @@ _LONGEST = 80
 _BETWEEN_IDEOGRAPHS = re.compile(r"(?<=[\u4e00-\u9fff])(?=[\u4e00-\u9fff])")
 
 _SIGNS = (
+    ("==", "等于"),
     ("²", "平方"),
     ("³", "立方"),
     ("%", "百分号"),
@@ -69,7 +71,7 @@ def read_chinese(sentence: str, read_numbers: ReadNumbers) -> str:
 
 
 def _prepare(text: str) -> str:
-    text = _BLANKS.sub("", text)
+    text = _BLANKS.sub("", _ITEM.sub(r"\1，", text))
     text = _ROUND_THE_CLOCK.sub("七乘二十四", text)
     text = _PHONES.sub(_dial, text)
     text = _THOUSANDS.sub(lambda match: match.group().replace(",", ""), text)

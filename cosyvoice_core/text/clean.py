@@ -6,6 +6,7 @@ of apostrophe, double quote, dash and ellipsis, and newlines only as "\\n".
 
 from __future__ import annotations
 
+import html
 import unicodedata
 
 import regex
@@ -51,15 +52,25 @@ _SIGNS = str.maketrans(
 )
 _ELLIPSIS = regex.compile(r"\.(?: ?\.){2,}|…+|。{3,}|・{3,}")
 _LONG_DASH = regex.compile(r"-{2,}|—+")
+_SPACES = regex.compile(r" {2,}")
+# With its semicolon only: "&copy=" in an address is none.
+_ENTITY = regex.compile(r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|[A-Za-z]{2,8});")
+# What web pages and speech mark-up leave in a text; other things in angle brackets may be words.
+_MARKUP = regex.compile(
+    r"</?(?:a|b|blockquote|br|code|div|em|h[1-6]|hr|i|img|li|mark|ol|p|pre|small|span|sub|sup|table|td|th|tr|u|ul"
+    r"|speak|break|prosody|say-as|voice|phoneme|emphasis)(?:\s+[\w:-]+\s*=\s*(?:\"[^\"<>]*\"|'[^'<>]*'))*\s*/?>",
+    regex.IGNORECASE,
+)
 _RULE = regex.compile(r"(?m)^[ ]*([-=_*~#+.])(?:[ ]*\1){3,}[ ]*$")
 
 
 def clean(text: str) -> str:
     """`text` in plain characters. Any string is accepted."""
+    text = _MARKUP.sub(" ", _ENTITY.sub(lambda match: html.unescape(match.group()), text))
     plain = text if text.isascii() and text.isprintable() else _plain_characters(text)
     plain = _RULE.sub("", plain)
-    plain = _ELLIPSIS.sub("…", plain)
-    return str(_LONG_DASH.sub("—", plain))
+    plain = _LONG_DASH.sub("—", _ELLIPSIS.sub("…", plain))
+    return str(_SPACES.sub(" ", plain))
 
 
 def _plain_characters(text: str) -> str:
@@ -67,6 +78,7 @@ def _plain_characters(text: str) -> str:
     text = _BLANKS.sub(" ", _NEWLINES.sub("\n", text))
     text = _INVISIBLE.sub("", _KEYCAP.sub(" ", text))
     text = _JOINER.sub("", text)
+    text = text.replace("№", "No. ")
     text = _FRACTION.sub(lambda match: f" {_plain(match)} ", text)
     text = _ENCLOSED.sub(lambda match: f" {_plain(match)} ", text)
     text = _POWER.sub(lambda match: f"^{_plain(match)}", text)

@@ -11,6 +11,7 @@ from cosyvoice_core.text.english_calendar import read_calendar
 from cosyvoice_core.text.english_quantities import read_quantities
 
 _SHORTENED = {
+    "Ph.D": "PhD",
     "Dr": "Doctor",
     "Mr": "Mister",
     "Mrs": "Missus",
@@ -45,9 +46,13 @@ _SHORTENED = {
 }
 _SHORT = re.compile(
     r"\b(" + "|".join(re.escape(word) for word in sorted(_SHORTENED, key=len, reverse=True)) + r")\.(?!\w)",
+    re.IGNORECASE,
 )
+_FULL = {short.lower(): full for short, full in _SHORTENED.items()}
 _SAINT = re.compile(r"\bSt\.(?= [A-Z])")
-_STREET = re.compile(r"(?<=[a-z] )St\.")
+_STREET = re.compile(r"(?<=[a-z] )St(?:\.|$)")
+# At a sentence's end its stop is gone already, and most short forms could be words there ("one more rep").
+_SHORT_AT_END = re.compile(r"\b(etc|Jr|Sr|Ave|Blvd|Inc|Ltd|Corp|Ph\.D)$")
 _DOTTED = re.compile(r"\b(?:[A-Z]\.){2,}(?![a-z])|\b(?:[A-Z]\.)+[A-Z]\b")
 _INITIAL = re.compile(r"\b([A-Z])\.(?= ?[A-Z])")
 _INSIDE_NAME = re.compile(r"(?<=[A-Za-z])\.(?=[a-z0-9])")
@@ -71,7 +76,8 @@ _SIGNS = (
 def read_english(sentence: str) -> str:
     """`sentence` in words: no digits and no shortened words remain."""
     sentence = _STREET.sub("Street", _SAINT.sub("Saint", sentence))
-    sentence = _SHORT.sub(lambda match: _SHORTENED[match[1]], sentence)
+    sentence = _SHORT.sub(lambda match: _FULL[match[1].lower()], sentence)
+    sentence = _SHORT_AT_END.sub(lambda match: _FULL[match[1].lower()], sentence)
     sentence = _ITEM.sub(r"\1, ", sentence)
     if _DIGITS.search(sentence) or "²" in sentence or "³" in sentence:
         sentence = read_quantities(read_calendar(_western_digits(sentence)))

@@ -83,7 +83,9 @@ _UNITS = {
 _UNIT = "|".join(re.escape(unit) for unit in sorted(_UNITS, key=len, reverse=True))
 _MEASURE = re.compile(rf"{_ALONE}({_NUMBER})\s?({_UNIT})(?![\w²³])")
 
-_NUMBER_SIGN = re.compile(r"(?:#|\b(?:No|Nos)\.?)\s?(?=\d)")
+_NUMBER_SIGN = re.compile(r"(?:#|\bNos?\.)\s?(?=\d)")
+_FEET_AND_INCHES = re.compile(r"(?<![\w'])(\d)'\s?(1[01]|\d)\b(?:''|\")?")
+_INNER_APOSTROPHE = re.compile(r"(?<=\d)'(?=\w)")
 _VERSION = re.compile(r"(?<![\w.])([vV]\.?\s?)?(\d+(?:\.\d+){2,})(?![\w])|(?<![\w.])[vV](\d+(?:\.\d+)?)(?![\w.])")
 _POWER_OF_TEN = re.compile(rf"{_ALONE}({_NUMBER})[eE]([+-]?)(\d{{1,3}})(?!\w)")
 _RANGE = re.compile(rf"(?<=[\d%°CF])\s?[-—~]\s?(?=[{_SIGNS}]?\d)")
@@ -124,6 +126,7 @@ _DIGIT_LETTER = re.compile(r"(?<=\d)_?(?=[^\W\d_])")
 def read_quantities(text: str) -> str:
     """`text` with all that is left of digits in words; none remain."""
     text = _NUMBER_SIGN.sub("number ", text)
+    text = _INNER_APOSTROPHE.sub(" ", _FEET_AND_INCHES.sub(r"\1 foot \2", text))
     text = _VERSION.sub(_say_version, text)
     text = _POWER_OF_TEN.sub(_say_power_of_ten, text)
     if "=" in text:

@@ -11,7 +11,8 @@ from typing import Protocol
 
 from cosyvoice_core.text.script import Language
 
-# Cost per character is high and grows with length: past this, a text is read in stretches.
+# Cost per character is high and grows with length: past `_WHOLE` characters a text is read in stretches.
+_WHOLE = 4000
 _STRETCH = 400
 _BREAK = re.compile(r"[。！？；!?;\n]|[.,](?=\s)|，")
 _DIGIT = re.compile(r"\d")
@@ -38,7 +39,7 @@ class GrammarReader:
         """`text` read in `language` (CHINESE or ENGLISH); unchanged where it has no digit or the grammar fails."""
         if not _DIGIT.search(text):
             return text
-        if len(text) <= 2 * _STRETCH:
+        if len(text) <= _WHOLE:
             return self._read(text, language)
         return "".join(self._read_inside_blanks(stretch, language) for stretch in _stretches(text))
 
@@ -54,7 +55,8 @@ class GrammarReader:
         with self._lock:
             try:
                 return self._normaliser(language).normalize(text)
-            except (AssertionError, RuntimeError, ValueError, LookupError):
+            # A TypeError is how the native code refuses a lone surrogate.
+            except (AssertionError, RuntimeError, TypeError, ValueError, LookupError):
                 return text
 
     def _normaliser(self, language: Language) -> _Normaliser:

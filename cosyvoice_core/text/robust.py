@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cosyvoice_core.text import tags
-from cosyvoice_core.text.addresses import say_addresses
+from cosyvoice_core.text.addresses import ADDRESS, say_addresses
 from cosyvoice_core.text.chinese import read_chinese
 from cosyvoice_core.text.clean import clean
 from cosyvoice_core.text.english import read_english
@@ -31,13 +31,13 @@ class RobustReader:
 
     def sentences(self, text: str, lexicon: Lexicon) -> Iterator[Sentence]:
         """Sentences of `text` that hold something to be heard, tags masked. Never raises."""
-        language = language_of_text(text[:_SAMPLE])
+        language = language_of_text(_own_words(text[:_SAMPLE]))
         for block in blocks(text):
             for sentence in sentences(_prepared(block, lexicon)):
                 # Asked twice: signs alone have names ("&"), but a text of signs says nothing; and a sentence may
                 # hold nothing but what `tidy` drops.
                 if is_speakable(sentence):
-                    read = self._read(sentence, language_of_sentence(sentence, language))
+                    read = self._read(sentence, language_of_sentence(_own_words(sentence), language))
                     if is_speakable(read.body):
                         yield read
 
@@ -49,6 +49,11 @@ class RobustReader:
         elif language is Language.CHINESE:
             body = read_chinese(body, self._read_numbers)
         return Sentence(tidy(body, language), sign, language)
+
+
+def _own_words(text: str) -> str:
+    """`text` without addresses, whose Latin letters say nothing of its language."""
+    return ADDRESS.sub(" ", text)
 
 
 def _prepared(block: str, lexicon: Lexicon) -> str:

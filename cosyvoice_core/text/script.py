@@ -53,13 +53,16 @@ def language_of_sentence(sentence: str, text_language: Language) -> Language:
     """Language of one sentence of a text in `text_language`.
 
     Kana anywhere makes it Japanese: Chinese number words must never get into a Japanese sentence. Ideographs
-    alone are Japanese only in a Japanese text.
+    make it Chinese in a Chinese text, however many foreign names it holds, and Japanese in a Japanese one.
     """
     if _KANA.search(sentence):
         return Language.JAPANESE
-    language = _by_letters(sentence, len(_HAN.findall(sentence)))
-    if language is Language.CHINESE and text_language is Language.JAPANESE:
-        return Language.JAPANESE
+    han = len(_HAN.findall(sentence))
+    language = _by_letters(sentence, han)
+    if (han and text_language is Language.CHINESE) or (
+        language is Language.CHINESE and text_language is Language.JAPANESE
+    ):
+        return text_language
     if language is None and text_language is Language.ENGLISH and _EAST_ASIAN_SIGN.search(sentence):
         return Language.CHINESE
     return language or text_language

@@ -43,7 +43,14 @@ _UPPER = regex.compile(r"[\p{Lu}]")
 _SHORTENED = frozenset(
     {
         *("dr", "mr", "mrs", "ms", "prof", "st", "mt", "gen", "sen", "rep", "gov", "capt", "lt", "col", "sgt"),
-        *("vs", "e.g", "i.e", "cf", "no", "nos", "fig", "figs", "vol", "approx", "dept"),
+        *("vs", "e.g", "i.e", "cf", "approx", "dept"),
+    }
+)
+# Those of which that is true before a number.
+_SHORTENED_BEFORE_NUMBER = frozenset(
+    {
+        *("no", "nos", "fig", "figs", "vol", "ch", "sec", "p", "pp", "rs"),
+        *("jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec"),
     }
 )
 _WORD_BEFORE = regex.compile(r"(?:\p{L}|(?<=\p{L})\.(?=\p{L}))+$")
@@ -126,7 +133,8 @@ def _full_stop_ends(text: str, sentence: int, start: int, next_letter: str, sepa
     word = _WORD_BEFORE.search(text, max(sentence, start - 16), start)
     if word is None:
         return True
-    if word.group().lower() in _SHORTENED:
+    shortened = word.group().lower()
+    if shortened in _SHORTENED or (next_letter.isdecimal() and shortened in _SHORTENED_BEFORE_NUMBER):
         return False
     return word.group() == "I" or not _INITIALS.fullmatch(word.group())
 
