@@ -29,7 +29,8 @@ _CHUNK = 256
 class TorchEngine:
     """Runs any number of sequences; each call of `step` predicts one id for every sequence that is ready.
 
-    On a CPU in float32 a sequence's tokens do not depend on its company, nor on having been replayed.
+    On a CPU in float32 a sequence's tokens do not depend on its company, nor on having been replayed. A step that
+    raises has changed nothing and can be repeated.
     """
 
     def __init__(
@@ -42,8 +43,8 @@ class TorchEngine:
         if prefill_tokens < 1:
             raise ValueError(f"prefill_tokens must be positive, got {prefill_tokens}")
         self.vocabulary = vocabulary
-        self._body = body
-        self._config = config
+        self.body = body
+        self.config = config
         self._sampler = Sampler(vocabulary)
         self._prefill_tokens = prefill_tokens
         self._sequences: dict[int, TokenSequence] = {}
@@ -88,8 +89,8 @@ class TorchEngine:
         self._check_room(len(plan.context) + ahead)
         number = self._next_number
         self._next_number += 1
-        cache = self._body.new_cache()
-        self._sequences[number] = TokenSequence(request, plan, cache, row_exact=self._body.row_exact)
+        cache = self.body.new_cache()
+        self._sequences[number] = TokenSequence(request, plan, cache, row_exact=self.body.row_exact)
         return number
 
     def extend(self, sequence: int, text_ids: Iterable[int], end: bool = False) -> None:
@@ -163,23 +164,23 @@ class TorchEngine:
             request.prompt_text_ids,
             request.prompt_speech,
             preamble_ids=request.preamble_ids,
-            text_block=self._config.text_block,
-            speech_block=self._config.speech_block,
+            text_block=self.config.text_block,
+            speech_block=self.config.speech_block,
             min_ratio=request.min_ratio,
             max_ratio=request.max_ratio,
         )
 
     def _check_room(self, positions: int) -> None:
-        if positions > self._config.max_positions:
+        if positions > self.config.max_positions:
             raise InputError(
                 "text",
                 f"needs at least {positions} positions with its prompt",
-                f"at most {self._config.max_positions}",
+                f"at most {self.config.max_positions}",
             )
 
     def _within_context(self, sequence: TokenSequence, action: Action) -> Action:
         """An utterance that has filled the model's context ends there, as at its greatest length."""
-        if isinstance(action, Predict) and len(sequence.plan.context) > self._config.max_positions:
+        if isinstance(action, Predict) and len(sequence.plan.context) > self.config.max_positions:
             return Done("length")
         return action
 
@@ -202,15 +203,14 @@ class TorchEngine:
                 last_rows.append(len(ids) - 1)
         if not spans:
             return []
-        hidden = self._body.forward(ids, spans)
+        hidden = self.body.forward(ids, spans)
+        choices = [sequence.choice(action) for _, sequence, action in complete]
+        chosen = self._sampler.choose(self.body.logits(hidden[last_rows]), choices) if complete else []
+        # Not earlier: had the step raised before its ids were chosen, these rows would never be predicted from.
         for span in spans:
             span.cache.length = span.end
         for _, sequence, _ in ready:
             sequence.fed()
-        if not complete:
-            return []
-        logits = self._body.logits(hidden[last_rows])
-        chosen = self._sampler.choose(logits, [sequence.choice(action) for _, sequence, action in complete])
         return [self._took(number, id_) for (number, _, _), id_ in zip(complete, chosen, strict=True)]
 
     def _took(self, number: int, id_: int | None) -> TokenEvent:

@@ -49,9 +49,7 @@ def nucleus(scores: Tensor, config: SamplingConfig) -> Nucleus:
     ids = _best(scores, min(config.top_k, scores.shape[1]))
     wide = scores.double()
     mass = torch.exp(wide.gather(1, ids) - wide.logsumexp(1, keepdim=True))
-    before = mass.cumsum(1).roll(1, 1)
-    before[:, 0] = 0.0
-    taken = torch.where(before < config.top_p, mass, 0.0)
+    taken = torch.where(_sum_before(mass) < config.top_p, mass, 0.0)
     return Nucleus(ids, mass, taken / taken.sum(1, keepdim=True))
 
 
@@ -75,8 +73,7 @@ def mixture(scores: Tensor, windows: Sequence[Sequence[int]], config: SamplingCo
     spread = weight.sum(1)
     first = torch.where(banned, 0.0, found.chance)
     # What the others hand on is summed, not taken as the difference of the total and one's own: that would cancel.
-    others_only = 1.0 - torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
-    again = found.mass * (weight @ others_only)
+    again = found.mass * (_sum_before(weight) + _sum_before(weight.flip(1)).flip(1))
     return Mixture(found.ids, banned, first + again, spread)
 
 
@@ -98,6 +95,13 @@ def _best(scores: Tensor, count: int) -> Tensor:
     ids = ids.sort(dim=1).values
     order = scores.gather(1, ids).sort(dim=1, descending=True, stable=True).indices
     return ids.gather(1, order)
+
+
+def _sum_before(values: Tensor) -> Tensor:
+    """Sum of all entries of the row `(B, K)` left of each."""
+    sums = values.cumsum(1).roll(1, 1)
+    sums[:, 0] = 0.0
+    return sums
 
 
 def _counts(ids: Tensor, windows: Sequence[Sequence[int]], width: int) -> Tensor:

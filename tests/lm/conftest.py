@@ -24,9 +24,10 @@ def engine(golden_lm: Path) -> TorchEngine:
 
 @pytest.fixture(scope="session")
 def small_context(golden_lm: Path) -> TorchEngine:
-    """The same with room for 64 positions and little prefill per step."""
+    """The same with room for 64 positions, little prefill per step, and weights that never end an utterance."""
     config = read_lm_config(golden_lm / "ckpt" / "CosyVoice-BlankEN" / "config.json")
     config = replace(config, max_positions=64)
     vocabulary = SpeechVocabulary.cosyvoice2(config.text_rows, config.speech_tokens)
     merged = merge(read_state(golden_lm / "ckpt" / "llm.pt"), config, vocabulary)
+    merged["lm_head.bias"][vocabulary.eos] = -1000.0
     return TorchEngine(SpeechBody(merged, config), vocabulary, config, prefill_tokens=8)
