@@ -8,12 +8,16 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-import inflect
 import regex
 
 from cosyvoice_core.text.number_reader import ReadNumbers
 from cosyvoice_core.text.script import Language, reference_branch
+
+if TYPE_CHECKING:
+    import inflect
 
 MAX_LENGTH = 80
 MIN_LENGTH = 60
@@ -37,9 +41,7 @@ class ReferenceFrontEnd:
     def __init__(self, count_tokens: Callable[[str], int], read_numbers: ReadNumbers) -> None:
         self._count_tokens = count_tokens
         self._read_numbers = read_numbers
-        self._inflect = inflect.engine()
-        # An inflect engine keeps state while it works.
-        self._lock = threading.Lock()
+        self._spell = _DigitSpeller()
 
     def normalise(self, text: str) -> str:
         """`text` with numbers read and signs replaced, not split. Only blanks give ""."""
@@ -88,12 +90,28 @@ class ReferenceFrontEnd:
             start = end
         return "".join(words)
 
-    def _spell(self, digits: str) -> str:
+
+class _DigitSpeller:
+    """Runs of digits by inflect, whose import takes long and whose engine keeps state while it works."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __call__(self, digits: str) -> str:
+        """`digits` in words; as they are beyond the largest number word."""
+        import inflect
+
         with self._lock:
             try:
-                return str(self._inflect.number_to_words(digits))
+                return str(self._engine.number_to_words(digits))
             except (inflect.NumOutOfRangeError, ValueError, LookupError):
                 return digits
+
+    @cached_property
+    def _engine(self) -> inflect.engine:
+        import inflect
+
+        return inflect.engine()
 
 
 def _is_off(text: str) -> bool:
