@@ -24,8 +24,8 @@ class VocoderStream:
     the pitch of the next one as well, because phase runs from centre to centre; so all but the newest six frames
     have their final source, and the phase at the last of their centres is the only thing of the past that later
     source depends on. Speech depends on mel and source within the generator's reach (`HiFTGenerator.reach`, less
-    than 15 frames): a window that holds as much on the left computes the same sums as the whole utterance, and the
-    newest frames are held back until their right context has come.
+    than 15 frames): a window that holds as much on the left computes the same sums as the whole utterance. The
+    newest frames are held back until their right context has come, or nearly all of it (`StreamWindow.held`).
 
     A scheduler drives many streams by `feed`, `window`, `vocode_windows` and `emit`; `push` does it for one.
 

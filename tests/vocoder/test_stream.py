@@ -13,6 +13,7 @@ from cosyvoice_core.vocoder import SourceNoise, Span, StreamWindow, Vocoder, Voc
 
 SEED = 5
 EXACT = StreamWindow(left=15, held=20)
+"""Of the official rates; `test_exact_window_is_what_the_reach_says` derives it."""
 PROMISED = 1e-4
 ROUNDING = 1e-5
 """What float32 convolutions of different lengths differ by, on samples up to 1."""
@@ -57,6 +58,10 @@ def test_any_chunking_equals_one_shot(tiny: Vocoder, sizes: list[int], mel_seed:
     assert whole.numel() == 480 * sum(sizes)
     assert gap(torch.cat(streamed(tiny, mel, sizes)), whole) < PROMISED
     assert gap(torch.cat(streamed(tiny, mel, sizes, window=EXACT)), whole) < ROUNDING
+
+
+def test_exact_window_is_what_the_reach_says(tiny: Vocoder, demo: Vocoder) -> None:
+    assert StreamWindow.exact(tiny) == StreamWindow.exact(demo) == EXACT
 
 
 def test_frame_by_frame_equals_one_shot(tiny: Vocoder) -> None:
