@@ -62,13 +62,15 @@ def mixture(scores: Tensor, windows: Sequence[Sequence[int]], config: SamplingCo
     could be drawn in its place.
     """
     found = nucleus(scores, config)
+    repeated = _counts(found.ids, windows, config.window) >= config.window * config.tau
+    if config.window == 0 or not bool(repeated.any()):
+        return Mixture(found.ids, torch.zeros_like(repeated), found.chance, found.chance.new_zeros(len(scores)))
     wide = scores.double()
     others = 1.0 - found.mass
     # Only the best id can be so likely that 1 - p loses its digits; the others' mass is then summed itself.
     rest = wide.scatter(1, found.ids[:, :1], -torch.inf)
     others[:, 0] = torch.exp(rest.logsumexp(1) - wide.logsumexp(1))
-    repeated = _counts(found.ids, windows, config.window) >= config.window * config.tau
-    banned = repeated & (others > 0.0) & (found.chance > 0.0) & (config.window > 0)
+    banned = repeated & (others > 0.0) & (found.chance > 0.0)
     weight = torch.where(banned, found.chance / others, 0.0)
     spread = weight.sum(1)
     first = torch.where(banned, 0.0, found.chance)

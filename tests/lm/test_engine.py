@@ -212,22 +212,6 @@ def test_a_prompt_of_many_chunks_is_as_if_alone(engine: TorchEngine) -> None:
     assert alone(narrow, long) == alone(engine, long)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"prompt_ids": ()},
-        {"max_tokens": 0, "min_tokens": 0},
-        {"min_tokens": 30},
-        {"seed": -1},
-        {"seed": 2**64},
-        {"history": (1,) * 25},
-    ],
-)
-def test_requests_are_checked(engine: TorchEngine, changes: dict[str, object]) -> None:
-    with pytest.raises(InputError):
-        replace(request(engine, 1), **changes)
-
-
 def test_unknown_ids_are_refused_before_they_can_harm_a_batch(engine: TorchEngine) -> None:
     for changes in (
         {"prompt_ids": (engine.vocabulary.input_rows,)},

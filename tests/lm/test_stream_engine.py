@@ -156,9 +156,3 @@ def test_a_history_that_does_not_fit_fails_its_sequence_only(engine: TorchEngine
         assert tokens == expected
         assert len(errors) == 1
         assert isinstance(errors[0], EngineError)
-
-
-@pytest.mark.parametrize("ratios", [{"min_ratio": -1.0}, {"min_ratio": 3.0, "max_ratio": 2.0}])
-def test_ratios_are_checked(ratios: dict[str, float]) -> None:
-    with pytest.raises(InputError):
-        StreamRequest(**ratios)
