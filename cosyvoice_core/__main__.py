@@ -66,7 +66,9 @@ def _speak(options: argparse.Namespace) -> int:
     if options.mode is Mode.CONVERSION:
         if options.source is None:
             raise InputError("source", "mode vc needs the audio to convert", "--source FILE")
-        chunks: Iterable[FloatArray] = [synthesizer.convert(options.source, voice, seed=seed, speed=options.speed).samples]
+        chunks: Iterable[FloatArray] = [
+            synthesizer.convert(options.source, voice, seed=seed, speed=options.speed).samples
+        ]
         samples = write_wav(options.out, chunks, synthesizer.sample_rate)
     else:
         request = SpeechRequest(
@@ -89,7 +91,8 @@ def _speak(options: argparse.Namespace) -> int:
                 chunks = [synthesizer.speak(request, on_token=advance).samples]
             samples = write_wav(options.out, chunks, synthesizer.sample_rate)
     spent, seconds = time.perf_counter() - began, samples / synthesizer.sample_rate
-    print(f"{options.out}: {seconds:.2f} s of audio in {spent:.2f} s (real-time factor {spent / seconds:.2f}), seed {seed}")
+    factor = spent / seconds if seconds else float("inf")
+    print(f"{options.out}: {seconds:.2f} s of audio in {spent:.2f} s (real-time factor {factor:.2f}), seed {seed}")
     return 0
 
 

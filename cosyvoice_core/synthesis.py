@@ -19,12 +19,13 @@ from cosyvoice_core.checkpoint.tensors import read_state
 from cosyvoice_core.config import ModelConfig
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.flow import FlowModel, FlowSession
-from cosyvoice_core.hops import HopPlan
+from cosyvoice_core.hops import HopCutter, HopPlan
 from cosyvoice_core.inputs import FloatArray, UtteranceInputs, VoicePrompt
 from cosyvoice_core.lm.engine import TorchEngine
 from cosyvoice_core.lm.vocabulary import SpeechVocabulary
 from cosyvoice_core.text.frontend import Profile, TextFrontEnd
 from cosyvoice_core.text.lexicon import Lexicon
+from cosyvoice_core.text.split import SplitLimits
 from cosyvoice_core.text.tokenizer import Tokenizer
 from cosyvoice_core.utterance import SpeechRequest, Utterance, UtterancePlanner
 from cosyvoice_core.vocoder import Vocoder
@@ -84,6 +85,7 @@ class Synthesizer:
         dtype: torch.dtype = torch.float32,
         profile: Profile = Profile.ROBUST,
         lexicon: Lexicon | None = None,
+        limits: SplitLimits | None = None,
     ) -> Synthesizer:
         """Load a checkpoint directory, or download one by model id.
 
@@ -94,7 +96,7 @@ class Synthesizer:
         directory.verify()
         config = read_model_config(directory.path)
         tokenizer = Tokenizer.from_directory(directory.tokenizer)
-        text = TextFrontEnd(tokenizer, profile, lexicon or Lexicon())
+        text = TextFrontEnd(tokenizer, profile, lexicon, limits)
         vocoder = Vocoder.from_state(read_state(directory.vocoder), config.vocoder, str(directory.vocoder))
         stages = Stages(
             lm=TorchEngine.from_directory(directory.path, config.lm, device=device, dtype=dtype),
@@ -150,18 +152,13 @@ class Synthesizer:
         """Sound of one utterance's tokens, hop by hop."""
         flow = FlowSession(self._stages.flow, *_flow_prompt(utterance.inputs))
         waveform = WaveformSession(self._stages.vocoder, seed=utterance.seed, speed=utterance.speed)
-        ends = hops.ends(len(utterance.inputs.flow_prompt_tokens), self.config.flow)
-        end, count = next(ends), 0
-        waiting: list[int] = []
+        cutter = HopCutter(hops.ends(len(utterance.inputs.flow_prompt_tokens), self.config.flow))
         for token in tokens:
-            waiting.append(token)
-            count += 1
-            if count == end:
-                samples = waveform.push(flow.push(waiting, last=False), last=False)
-                waiting, end = [], next(ends)
+            for hop in cutter.add((token,)):
+                samples = waveform.push(flow.push(hop, last=False), last=False)
                 if len(samples):
                     yield samples.cpu().numpy()
-        yield waveform.push(flow.push(waiting, last=True), last=True).cpu().numpy()
+        yield waveform.push(flow.push(cutter.rest(), last=True), last=True).cpu().numpy()
 
     def _tokens(self, utterance: Utterance, on_token: OnToken) -> Iterator[int]:
         for token in self._stages.lm.generate(utterance.token_request(self._vocabulary)):

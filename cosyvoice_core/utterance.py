@@ -14,8 +14,8 @@ import numpy as np
 from cosyvoice_core.config import LMConfig, SamplingConfig
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.inputs import IntArray, Mode, UtteranceInputs, VoicePrompt, utterance_inputs
-from cosyvoice_core.lm.request import TokenRequest
 from cosyvoice_core.lm.prompt import length_bounds, uni_prompt
+from cosyvoice_core.lm.request import TokenRequest
 from cosyvoice_core.lm.vocabulary import SpeechVocabulary
 from cosyvoice_core.text.frontend import TextFrontEnd
 from cosyvoice_core.text.lexicon import Lexicon
@@ -122,7 +122,9 @@ class UtterancePlanner:
         if spoken == 0:
             raise InputError("input", "the text holds nothing that can be spoken", "letters or digits of any script")
 
-    def conversion(self, source_tokens: IntArray, voice: VoicePrompt, *, seed: int = 0, speed: float = 1.0) -> Utterance:
+    def conversion(
+        self, source_tokens: IntArray, voice: VoicePrompt, *, seed: int = 0, speed: float = 1.0
+    ) -> Utterance:
         """The utterance of a voice conversion: tokens of the source spoken in `voice`."""
         inputs = utterance_inputs(
             Mode.CONVERSION, text_ids=np.zeros(0, np.int32), voice=voice, source_tokens=source_tokens

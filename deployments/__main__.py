@@ -60,7 +60,8 @@ def _announce(service: LocalService, seconds: float) -> None:
         f"Ready after {seconds:.0f} s at {service.url} (Ctrl-C stops it). Try:\n"
         f"  curl -s {service.url}/v1/audio/voices\n"
         f"  curl -s {service.url}/v1/audio/speech -H 'Content-Type: application/json' \\\n"
-        '    -d \'{"input": "Good morning, how are you today.", "voice": "demo_female", "stream": false}\' -o hello.wav',
+        '    -d \'{"input": "Good morning, how are you today.", "voice": "demo_female", "stream": false}\' \\\n'
+        "    -o hello.wav",
         flush=True,
     )
 

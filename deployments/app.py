@@ -4,6 +4,9 @@ Serve turns the config's `args` into `AppArgs` by the annotation of `build`, whi
 must not postpone the evaluation of annotations.
 """
 
+from typing import Any
+
+from ray import serve
 from ray.serve import Application
 
 from deployments.args import AppArgs
@@ -13,10 +16,27 @@ from deployments.speech_lm.deployment import SpeechLM
 from deployments.vocoder import Vocoder
 from deployments.voice_encoder import VoiceEncoder
 
+# A stream counts as one ongoing request for its whole life, so the limits are on concurrent utterances; a replica
+# that is replaced must outlive its longest utterance.
+_OPTIONS: dict[str, Any] = {
+    "max_ongoing_requests": 64,
+    "max_queued_requests": 256,
+    "graceful_shutdown_timeout_s": 120,
+    "graceful_shutdown_wait_loop_s": 0.5,
+    "health_check_period_s": 2,
+    "health_check_timeout_s": 30,
+}
+
 
 def build(args: AppArgs) -> Application:
     """Ingress pulls audio from Vocoder, which pulls mel from FlowDecoder, which pulls tokens from SpeechLM."""
-    speech_lm = SpeechLM.bind(args)
-    flow_decoder = FlowDecoder.bind(args, speech_lm)
-    vocoder = Vocoder.bind(args, flow_decoder)
-    return Ingress.bind(args, VoiceEncoder.bind(args), speech_lm, flow_decoder, vocoder)
+    speech_lm = _deployment(SpeechLM).bind(args)
+    flow_decoder = _deployment(FlowDecoder).bind(args, speech_lm)
+    vocoder = _deployment(Vocoder).bind(args, flow_decoder)
+    voice_encoder = _deployment(VoiceEncoder).bind(args)
+    ingress = _deployment(serve.ingress()(Ingress), name="Ingress")
+    return ingress.bind(args, voice_encoder, speech_lm, flow_decoder, vocoder)
+
+
+def _deployment(stage: type, name: str | None = None) -> Any:
+    return serve.deployment(stage, name=name or stage.__name__, **_OPTIONS)

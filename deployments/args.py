@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cosyvoice_core.hops import HopPlan
 from cosyvoice_core.text.frontend import Profile
+from cosyvoice_core.text.split import SplitLimits
 
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["float32", "bfloat16", "float16"]
@@ -48,6 +49,18 @@ class HopArgs(_Args):
         return HopPlan(self.min_first_tokens, self.max_tokens)
 
 
+class SplitArgs(_Args):
+    """Sizes of text segments, see `cosyvoice_core.text.split.SplitLimits`."""
+
+    max_tokens: int = Field(default=80, ge=24)
+    max_characters: int = Field(default=80, ge=24)
+    join_tokens: int = Field(default=80, ge=1, description="short sentences are joined up to so many tokens")
+    join_characters: int = Field(default=80, ge=1)
+
+    def limits(self) -> SplitLimits:
+        return SplitLimits(**self.model_dump())
+
+
 class Limits(_Args):
     """What a request may ask for."""
 
@@ -77,6 +90,7 @@ class AppArgs(_Args):
     model: str = Field(default="checkpoints/demo", description="checkpoint directory, or a model id to download")
     model_name: str = Field(default="cosyvoice2", description="name shown to clients")
     text_profile: Profile = Profile.ROBUST
+    split: SplitArgs = SplitArgs()
     lexicon: dict[str, str] = Field(default_factory=dict, description="word -> replacement, for every request")
     lm: LMArgs = LMArgs()
     flow: FlowArgs = FlowArgs()

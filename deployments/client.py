@@ -36,7 +36,9 @@ class SpeechStream:
     def __enter__(self) -> SpeechStream:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.cancel()
 
     async def __aenter__(self) -> SpeechStream:

@@ -18,10 +18,9 @@ from cosyvoice_core.inputs import UtteranceInputs
 from deployments.args import AppArgs
 from deployments.compute import ComputeThread, ListenerClock
 from deployments.messages import MelHop, StageInfo, TokenHop, UtteranceTask
-from deployments.stage import OpenCalls, hops_of, resolve_device, resolve_dtype, stage_deployment
+from deployments.stage import OpenCalls, hops_of, resolve_device, resolve_dtype
 
 
-@stage_deployment("FlowDecoder")
 class FlowDecoder:
     """One replica of the flow decoder."""
 
@@ -45,10 +44,9 @@ class FlowDecoder:
         """Mel hops of one utterance, as soon as its tokens complete chunks."""
         clock = ListenerClock()
         with self._open:
-            async with hops_of(self._speech_lm, "generate", task) as tokens:
+            async with hops_of(TokenHop, self._speech_lm, "generate", task) as tokens:
                 # The language model is at work from here on; the prompt's own chunks are computed meanwhile.
                 session = await self._compute.run(clock.due, partial(self._start, task.utterance.inputs))
-                hop: TokenHop
                 async for hop in tokens:
                     mel = await self._compute.run(clock.due, partial(session.push, hop.ids, last=hop.last))
                     clock.sent(mel.shape[1] / self._frame_rate)
@@ -66,6 +64,4 @@ class FlowDecoder:
 
     async def info(self) -> StageInfo:
         dtype = str(self._model.dtype).removeprefix("torch.")
-        return StageInfo(
-            "FlowDecoder", str(self._model.device), dtype, "incremental", os.getpid(), self._open.count
-        )
+        return StageInfo("FlowDecoder", str(self._model.device), dtype, "incremental", os.getpid(), self._open.count)

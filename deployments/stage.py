@@ -1,4 +1,4 @@
-"""What all stages share: how they call each other, where they compute, and the options they are deployed with."""
+"""What all stages share: how they call each other, and where they compute."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 import torch
-from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.args import DType, StageArgs
@@ -34,22 +33,6 @@ class Hop(Protocol):
 
 AnyHop = TypeVar("AnyHop", bound=Hop)
 
-# A stream counts as one ongoing request for its whole life, so the limits are on concurrent utterances; a replica
-# that is replaced must outlive its longest utterance.
-STAGE_OPTIONS: dict[str, Any] = {
-    "max_ongoing_requests": 64,
-    "max_queued_requests": 256,
-    "graceful_shutdown_timeout_s": 120,
-    "graceful_shutdown_wait_loop_s": 0.5,
-    "health_check_period_s": 2,
-    "health_check_timeout_s": 30,
-}
-
-
-def stage_deployment(name: str) -> Any:
-    """Decorator for a stage: recommended options under a fixed deployment name."""
-    return serve.deployment(name=name, **STAGE_OPTIONS)
-
 
 def resolve_device(args: StageArgs) -> torch.device:
     """The device of a stage; `auto` takes a GPU if Ray gave this replica one."""
@@ -63,8 +46,10 @@ def resolve_dtype(dtype: DType) -> torch.dtype:
 
 
 @asynccontextmanager
-async def hops_of(handle: DeploymentHandle, method: str, *args: Any) -> AsyncIterator[AsyncIterator[AnyHop]]:
-    """Open a stream of hops from another stage; leaving the context cancels whatever is left of it.
+async def hops_of(
+    kind: type[AnyHop], handle: DeploymentHandle, method: str, *args: Any
+) -> AsyncIterator[AsyncIterator[AnyHop]]:
+    """Open a stream of hops of one kind from another stage; leaving the context cancels whatever is left of it.
 
     The stream goes replica to replica by gRPC: half the latency of object references, and the upstream stage stops
     when this process dies. Raises StreamCutError from the iterator when the stream ends without its last hop.

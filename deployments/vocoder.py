@@ -19,10 +19,9 @@ from cosyvoice_core.waveform import WaveformSession
 from deployments.args import AppArgs
 from deployments.compute import ComputeThread, ListenerClock
 from deployments.messages import AudioHop, MelHop, StageInfo, UtteranceTask
-from deployments.stage import OpenCalls, hops_of, resolve_device, stage_deployment
+from deployments.stage import OpenCalls, hops_of, resolve_device
 
 
-@stage_deployment("Vocoder")
 class Vocoder:
     """One replica of the vocoder."""
 
@@ -44,8 +43,7 @@ class Vocoder:
         utterance = task.utterance
         session = WaveformSession(self._model, seed=utterance.seed, speed=utterance.speed)
         with self._open:
-            async with hops_of(self._flow_decoder, "decode", task) as mels:
-                hop: MelHop
+            async with hops_of(MelHop, self._flow_decoder, "decode", task) as mels:
                 async for hop in mels:
                     samples = await self._compute.run(clock.due, partial(self._push, session, hop))
                     clock.sent(len(samples) / self._sample_rate)

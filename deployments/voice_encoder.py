@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import hashlib
+import os
 from collections import OrderedDict
 from functools import partial
 
@@ -17,10 +17,8 @@ from cosyvoice_core.voice.encoder import VoiceEncoder as VoiceEncoderModel
 from deployments.args import AppArgs
 from deployments.compute import ComputeThread, ListenerClock
 from deployments.messages import StageInfo
-from deployments.stage import stage_deployment
 
 
-@stage_deployment("VoiceEncoder")
 class VoiceEncoder:
     """One replica of the voice front end.
 

@@ -20,7 +20,9 @@ def main(argv: list[str] | None = None) -> int:
     full.add_argument("--device", default="cpu")
     full.add_argument("--dtype", choices=_DTYPES, default="float32", help="of language model and flow")
     full.add_argument("--tokens", type=int, default=100, help="length of the sentence in speech tokens (25 a second)")
-    full.add_argument("--front-end", type=Path, default=Path("checkpoints/demo"), help="checkpoint with the ONNX models")
+    full.add_argument(
+        "--front-end", type=Path, default=Path("checkpoints/demo"), help="checkpoint with the ONNX models"
+    )
     full.add_argument("--keep", type=Path, help="folder to leave the 3 GB checkpoint in, and to reuse it from")
     full.add_argument("--seed", type=int, default=0)
     full.add_argument("--json", type=Path, help="write the figures here too")

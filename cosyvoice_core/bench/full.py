@@ -47,9 +47,7 @@ def run_full(
     return measurement
 
 
-def _run(
-    folder: Path, front_end: Path, tokens: int, dtype: torch.dtype, seed: int, measurement: Measurement
-) -> None:
+def _run(folder: Path, front_end: Path, tokens: int, dtype: torch.dtype, seed: int, measurement: Measurement) -> None:
     device = measurement.device
     files = CheckpointDirectory(folder)
     if files.missing():

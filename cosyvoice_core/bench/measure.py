@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from torch import device as Device  # a field below is called torch
 
 _MIB = 2**20
 
@@ -30,7 +31,7 @@ class Machine:
     threads: int
 
     @classmethod
-    def here(cls, device: torch.device) -> Machine:
+    def here(cls, device: Device) -> Machine:
         cuda = device.type == "cuda"
         return cls(
             processor=_processor(),
@@ -62,7 +63,7 @@ class Measurement:
     """Steps of one run."""
 
     title: str
-    device: torch.device
+    device: Device
     steps: list[Step] = field(default_factory=list)
 
     @contextmanager
@@ -118,5 +119,5 @@ def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _device_mib(device: torch.device) -> float:
+def _device_mib(device: Device) -> float:
     return torch.cuda.memory_allocated(device) / _MIB if device.type == "cuda" else 0.0

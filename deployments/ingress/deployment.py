@@ -9,7 +9,6 @@ from contextlib import aclosing
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
-from ray import serve
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 
@@ -20,15 +19,12 @@ from deployments.ingress.service import SpeechService
 from deployments.ingress.speech import speech_routes
 from deployments.ingress.status import status_routes
 from deployments.messages import SpeakCall, SpeechChunk, VoiceInfo
-from deployments.stage import STAGE_OPTIONS
 
 
-@serve.deployment(name="Ingress", **STAGE_OPTIONS)
-@serve.ingress()
 class Ingress:
     """One replica of the doors: HTTP routes, and methods for other Ray apps that hold a handle."""
 
-    async def __init__(
+    def __init__(
         self,
         args: AppArgs,
         voice_encoder: DeploymentHandle,

@@ -22,7 +22,9 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        refusal = invalid(f"body: larger than allowed (allowed: {self._max_bytes} bytes)", "body", status=413).response()
+        refusal = invalid(
+            f"body: larger than allowed (allowed: {self._max_bytes} bytes)", "body", status=413
+        ).response()
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._max_bytes:
             await refusal(scope, receive, send)

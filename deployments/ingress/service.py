@@ -43,7 +43,7 @@ class SpeechService:
         directory = CheckpointDirectory(resolve_model(args.model_source(), progress=False))
         config = read_model_config(directory.path)
         tokenizer = Tokenizer.from_directory(directory.tokenizer)
-        text = TextFrontEnd(tokenizer, args.text_profile, Lexicon.from_mapping(args.lexicon))
+        text = TextFrontEnd(tokenizer, args.text_profile, Lexicon.from_mapping(args.lexicon), args.split.limits())
         saved = directory.saved_voices
         voices = load_saved_voices(saved, tokenizer.encode, flow=config.flow) if saved else {}
         self.args = args

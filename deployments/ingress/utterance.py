@@ -53,12 +53,13 @@ async def audio_of(
     for attempt in range(playback.max_replays + 1):
         ids_before = samples_before = 0
         try:
-            async with hops_of(vocoder, "synthesize", replace(task, history=tuple(log.ids))) as hops:
+            replay = replace(task, history=tuple(log.ids))
+            async with hops_of(AudioHop, vocoder, "synthesize", replay) as hops:
                 while True:
                     limit = playback.stall_timeout_s if log.samples else playback.first_audio_timeout_s
                     try:
                         async with asyncio.timeout(limit):
-                            hop: AudioHop = await anext(hops)
+                            hop = await anext(hops)
                     except TimeoutError:
                         raise StageStalledError(f"no audio within {limit:g} s") from None
                     fresh = log.accept(hop, ids_before, samples_before)

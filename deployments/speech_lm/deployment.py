@@ -12,23 +12,22 @@ import torch
 from cosyvoice_core.checkpoint.directory import CheckpointDirectory
 from cosyvoice_core.checkpoint.download import resolve_model
 from cosyvoice_core.checkpoint.settings import read_model_config
+from cosyvoice_core.hops import HopCutter
 from cosyvoice_core.lm.engine import TorchEngine
 from cosyvoice_core.lm.vocabulary import SpeechVocabulary
 from deployments.args import AppArgs
 from deployments.messages import Finish, StageInfo, TokenHop, UtteranceTask
 from deployments.speech_lm.engine import TokenEngine
-from deployments.speech_lm.hop_cutter import HopCutter
 from deployments.speech_lm.torch_engine import TorchTokenEngine
-from deployments.stage import OpenCalls, resolve_device, resolve_dtype, stage_deployment
+from deployments.stage import OpenCalls, resolve_device, resolve_dtype
 
 logger = logging.getLogger("ray.serve")
 
 
-@stage_deployment("SpeechLM")
 class SpeechLM:
     """One replica of the language model."""
 
-    async def __init__(self, args: AppArgs) -> None:
+    def __init__(self, args: AppArgs) -> None:
         torch.set_num_threads(args.lm.threads)
         directory = CheckpointDirectory(resolve_model(args.model_source(), progress=False))
         config = read_model_config(directory.path)

@@ -165,7 +165,9 @@ def test_a_client_that_leaves_stops_all_stages_within_a_second(service: LocalSer
             "POST", f"{service.url}/v1/audio/speech", json={"input": text, "voice": "demo_male", "realtime": False}
         ) as answer,
     ):
-        next(answer.iter_raw())
+        # Kept in a name: httpx closes the answer when its iterator is collected.
+        chunks = answer.iter_raw()
+        next(chunks)
         assert running(service)["Vocoder"] >= 1
     assert wait_until(lambda: not any(running(service).values()), 5) < 1.0
 
@@ -174,7 +176,8 @@ def test_leaving_the_client_context_stops_all_stages_within_a_second(
     service: LocalService, client: CosyVoiceClient
 ) -> None:
     with client.speak(" ".join([LONG] * 20), voice="demo_male", realtime=False) as stream:
-        next(iter(stream))
+        chunks = iter(stream)
+        next(chunks)
         assert running(service)["Vocoder"] >= 1
     assert wait_until(lambda: not any(running(service).values()), 5) < 1.0
 

@@ -144,7 +144,13 @@ async def test_every_field_reaches_the_service(client: httpx.AsyncClient, servic
 async def test_form_with_prompt_audio(client: httpx.AsyncClient, service: SilentStages) -> None:
     response = await client.post(
         "/v1/audio/speech",
-        data={"input": "Hello.", "prompt_text": "What was said.", "speed": "0.8", "stream": "false", "lexicon": '{"a": "b"}'},
+        data={
+            "input": "Hello.",
+            "prompt_text": "What was said.",
+            "speed": "0.8",
+            "stream": "false",
+            "lexicon": '{"a": "b"}',
+        },
         files={"prompt_audio": ("voice.wav", b"RIFFdata", "audio/wav")},
     )
     assert response.status_code == 200, response.text

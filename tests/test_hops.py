@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cosyvoice_core.config import FlowConfig
-from cosyvoice_core.hops import HopPlan
-from deployments.speech_lm.hop_cutter import HopCutter
+from cosyvoice_core.hops import HopCutter, HopPlan
 
 FLOW = FlowConfig()
 
@@ -20,7 +19,7 @@ def test_hops_end_where_a_chunk_and_its_look_ahead_are_complete(prompt: int, lea
     ends = list(islice(HopPlan(least, most).ends(prompt, FLOW), 8))
     assert all((prompt + end - FLOW.lookahead_tokens) % FLOW.chunk_tokens == 0 for end in ends)
     assert least <= ends[0] - FLOW.lookahead_tokens < least + FLOW.chunk_tokens
-    steps = [b - a for a, b in zip(ends, ends[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(ends)]
     assert steps[0] == FLOW.chunk_tokens
     assert steps == sorted(steps)
     assert max(steps) <= max(most, FLOW.chunk_tokens)
