@@ -17,7 +17,7 @@ class HopPlan:
     """First hop as small as the mask allows (but `min_first_tokens` at least), then growing to `max_tokens`.
 
     A first hop below about 15 tokens would be played before the next can be ready: the vocoder holds back its right
-    context of 0.4 s, so a hop of n tokens gives n / 25 - 0.4 s of sound to bridge the time to the next one.
+    context of 0.3 s, so a hop of n tokens gives n / 25 - 0.3 s of sound to bridge the time to the next one.
     """
 
     min_first_tokens: int = 15
