@@ -81,6 +81,8 @@ class FlowSession:
 
     def _run(self, count: int, last: bool) -> Tensor:
         model, encoder = self._model, self._model.network.encoder
+        first, frames = self._done_tokens * model.config.mel_ratio, count * model.config.mel_ratio
+        noise = model.noise.frames(first, frames)
         ahead = self._pending[:, count : count + encoder.lookahead]
         if last:
             ahead = encoder.no_context(self._pending)
@@ -92,9 +94,8 @@ class FlowSession:
             cache=self._encoder_cache,
         )
         mu = model.network.encoder_proj(hidden)
-        first, frames = self._done_tokens * model.config.mel_ratio, mu.shape[1]
         mel = model.solver.solve(
-            model.noise.frames(first, frames)[None],
+            noise[None],
             mu,
             self._speaker,
             model.condition(self._prompt_mel, first, frames),
