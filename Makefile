@@ -35,7 +35,7 @@ lint: ensure  ## Check format, style and types
 	$(python) -m mypy
 
 bench: ensure  ## Measure the model core on this machine
-	@$(python) -m cosyvoice_core.bench $(ARGS)
+	@$(python) -m cosyvoice_core.bench $(or $(ARGS),full)
 
 clean:  ## Remove caches and build leftovers (.venv stays; delete it to start anew)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

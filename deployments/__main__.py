@@ -8,6 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from cosyvoice_core.checkpoint.directory import CheckpointDirectory
+from cosyvoice_core.checkpoint.download import resolve_model
+from cosyvoice_core.errors import CheckpointError
+from deployments.args import AppArgs
 from deployments.local import DeployError, LocalService, read_config, start, stop
 
 _DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "serve_config.yaml"
@@ -23,8 +29,15 @@ def main(argv: list[str] | None = None) -> int:
     serve_parser.add_argument("--timeout", type=float, default=900, help="seconds to wait until all stages answer")
     options = parser.parse_args(argv)
     config = read_config(options.config)
+    arguments = config["applications"][0].setdefault("args", {})
     if options.model:
-        config["applications"][0].setdefault("args", {})["model"] = str(_model(options.model))
+        arguments["model"] = str(_model(options.model))
+    try:
+        # Once and with progress, before five processes ask for the same files.
+        CheckpointDirectory(resolve_model(AppArgs.model_validate(arguments).model_source())).verify()
+    except (CheckpointError, ValidationError) as error:
+        print(f"The service could not start.\n{error}", file=sys.stderr)
+        return 1
     signal.signal(signal.SIGTERM, _interrupt)
     began = time.monotonic()
 

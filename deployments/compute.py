@@ -27,17 +27,24 @@ class _Job:
 
 
 class ListenerClock:
-    """When a listener needs the next audio: whoever has heard nothing comes first, then who runs dry soonest."""
+    """When a listener needs the next audio: whoever has heard nothing comes first, then who runs dry soonest.
 
-    __slots__ = ("_arrived", "_first_sent", "_sent_s")
+    `lead_s`: audio the listener still has before this utterance is heard at all; one that is made ahead of its time
+    must not pass those that are waited for.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_arrived", "_first_sent", "_lead_s", "_sent_s")
+
+    def __init__(self, lead_s: float = 0.0) -> None:
         self._arrived = time.monotonic()
+        self._lead_s = lead_s
         self._first_sent: float | None = None
         self._sent_s = 0.0
 
     @property
     def due(self) -> tuple[int, float]:
+        if self._lead_s > 0:
+            return (1, self._arrived + self._lead_s + self._sent_s)
         if self._first_sent is None:
             return (0, self._arrived)
         return (1, self._first_sent + self._sent_s)

@@ -42,7 +42,7 @@ class FlowDecoder:
 
     async def decode(self, task: UtteranceTask) -> AsyncIterator[MelHop]:
         """Mel hops of one utterance, as soon as its tokens complete chunks."""
-        clock = ListenerClock()
+        clock = ListenerClock(task.lead_s)
         with self._open:
             async with hops_of(TokenHop, self._speech_lm, "generate", task) as tokens:
                 # The language model is at work from here on; the prompt's own chunks are computed meanwhile.

@@ -5,6 +5,7 @@ The only place that reaches into Serve's client, whose config deployment has no 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ def start(
     schema = ServeDeploySchema.model_validate({**config, "http_options": http})
     app_name = schema.applications[0].name
     if not ray.is_initialized():
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray.init(namespace="serve", include_dashboard=False, log_to_driver=False, **(ray_options or {}))
     serve.start(proxy_location=schema.proxy_location, http_options=http)
     _get_global_client().deploy_apps(schema)

@@ -15,11 +15,13 @@ class UtteranceTask:
     """One utterance on its way down the stages.
 
     `history` are speech tokens that are known already (a replay of a broken stage from the token log); the stages
-    compute from them what the lost ones had. `request_id` names the request in all logs.
+    compute from them what the lost ones had. `request_id` names the request in all logs. `lead_s` is the audio the
+    listener still has before this utterance is heard.
     """
 
     request_id: str
     utterance: Utterance
+    lead_s: float = 0.0
     history: tuple[int, ...] = ()
 
 

@@ -39,7 +39,7 @@ class Vocoder:
 
     async def synthesize(self, task: UtteranceTask) -> AsyncIterator[AudioHop]:
         """Audio hops of one utterance; a hop may hold no samples while the vocoder waits for its right context."""
-        clock = ListenerClock()
+        clock = ListenerClock(task.lead_s)
         utterance = task.utterance
         session = WaveformSession(self._model, seed=utterance.seed, speed=utterance.speed)
         with self._open:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import wave
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from cosyvoice_core.utterance import SpeechRequest, Utterance, segment_seed
 from cosyvoice_core.waveform import WaveformSession
 
 SENTENCE = "The weather will be fine tomorrow."
+TEXTS = (SENTENCE, "Yes.", "What time is it now?", "Bring 3 boxes to the old station, please.", "你好，世界。")
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +33,20 @@ def synthesizer() -> Synthesizer:
 
 
 @pytest.fixture(scope="module")
-def tokens(synthesizer: Synthesizer) -> tuple[int, ...]:
+def tokens_of(synthesizer: Synthesizer) -> Callable[[str], tuple[int, ...]]:
+    """Speech tokens of a text, spoken once."""
+
+    @cache
+    def speak(text: str) -> tuple[int, ...]:
+        return synthesizer.speak(SpeechRequest(text=text, voice=synthesizer.voice("demo_female"), seed=3)).tokens[0]
+
+    return speak
+
+
+@pytest.fixture(scope="module")
+def tokens(tokens_of: Callable[[str], tuple[int, ...]]) -> tuple[int, ...]:
     """Real speech tokens, about 2 s of them."""
-    request = SpeechRequest(text=SENTENCE, voice=synthesizer.voice("demo_female"), seed=3)
-    (ids,) = synthesizer.speak(request).tokens
-    return ids
+    return tokens_of(SENTENCE)
 
 
 def cut_prompt(voice: VoicePrompt, length: int) -> VoicePrompt:
@@ -60,14 +72,22 @@ def streamed(
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
+    text=st.sampled_from(TEXTS),
     prompt=st.integers(0, 60),
     cuts=st.lists(st.integers(0, 60), max_size=5),
     seed=st.integers(0, 2**62),
     speed=st.sampled_from([1.0, 1.0, 0.6, 1.7]),
 )
 def test_any_chunking_is_the_one_shot_sound(
-    synthesizer: Synthesizer, tokens: tuple[int, ...], prompt: int, cuts: list[int], seed: int, speed: float
+    synthesizer: Synthesizer,
+    tokens_of: Callable[[str], tuple[int, ...]],
+    text: str,
+    prompt: int,
+    cuts: list[int],
+    seed: int,
+    speed: float,
 ) -> None:
+    tokens = tokens_of(text)
     voice = cut_prompt(synthesizer.voice("demo_female"), prompt)
     whole = np.concatenate(streamed(synthesizer, voice, tokens, [], seed, speed))
     parts = streamed(synthesizer, voice, tokens, cuts, seed, speed)
@@ -175,11 +195,9 @@ def test_a_long_text_is_planned_lazily(synthesizer: Synthesizer) -> None:
 def test_command_line_speaks(tmp_path: Path, demo_checkpoint: Path, stream: list[str]) -> None:
     out = tmp_path / "out.wav"
     prompt = demo_checkpoint / "prompts" / "demo_deep.wav"
-    status = main(
-        ["speak", SENTENCE, "--model", str(demo_checkpoint), "--prompt", str(prompt), "--seed", "1", "--out", str(out)]
-        + stream
-        + ["--transcript", prompt.with_suffix(".txt").read_text()]
-    )
+    transcript = prompt.with_suffix(".txt").read_text()
+    options = ["--prompt", str(prompt), "--transcript", transcript, "--seed", "1", "--out", str(out), *stream]
+    status = main(["speak", SENTENCE, "--model", str(demo_checkpoint), *options])
     assert status == 0
     with wave.open(str(out)) as sound:
         assert sound.getnframes() > 24000

@@ -16,17 +16,19 @@ from deployments.args import PlaybackArgs
 from deployments.compute import ListenerClock
 from deployments.messages import AudioHop, SpeechChunk
 
-Start = Callable[[Utterance], AsyncGenerator[AudioHop, None]]
+Start = Callable[[Utterance, float], AsyncGenerator[AudioHop, None]]
+"""(utterance, seconds of audio the listener still has before it) -> its audio."""
+
 NextUtterance = Callable[[], Awaitable[Utterance | None]]
 
 
 class _Segment:
     """One utterance being synthesised into a queue; bounded because an utterance's length is."""
 
-    def __init__(self, utterance: Utterance, start: Start) -> None:
-        self.index = utterance.index
+    def __init__(self, index: int, hops: AsyncGenerator[AudioHop, None]) -> None:
+        self.index = index
         self._hops: asyncio.Queue[AudioHop | BaseException] = asyncio.Queue()
-        self._task = asyncio.create_task(self._fill(start(utterance)))
+        self._task = asyncio.create_task(self._fill(hops))
 
     async def _fill(self, hops: AsyncGenerator[AudioHop, None]) -> None:
         try:
@@ -122,7 +124,7 @@ class SegmentPlayer:
         if utterance is None:
             self._exhausted = True
             return None
-        return _Segment(utterance, self._start)
+        return _Segment(utterance.index, self._start(utterance, max(self._clock.ahead_s, 0.0)))
 
     @property
     def _overrun_s(self) -> float:

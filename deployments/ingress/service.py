@@ -103,8 +103,8 @@ class SpeechService:
         async def next_utterance() -> Utterance | None:
             return await asyncio.get_running_loop().run_in_executor(self._text_thread, next, utterances, None)
 
-        def start(utterance: Utterance) -> AsyncGenerator[AudioHop, None]:
-            return audio_of(UtteranceTask(request_id, utterance), self._vocoder, self.args.playback)
+        def start(utterance: Utterance, lead_s: float) -> AsyncGenerator[AudioHop, None]:
+            return audio_of(UtteranceTask(request_id, utterance, lead_s), self._vocoder, self.args.playback)
 
         player = SegmentPlayer(
             next_utterance,

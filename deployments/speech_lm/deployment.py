@@ -42,10 +42,14 @@ class SpeechLM:
     async def generate(self, task: UtteranceTask) -> AsyncIterator[TokenHop]:
         """Hops of speech tokens; tokens of the task's history come first, as if just decoded."""
         utterance = task.utterance
-        if utterance.inputs.source_tokens is not None:
-            yield TokenHop(tuple(utterance.inputs.source_tokens.tolist()), last=True, finish=Finish.END_OF_SPEECH)
-            return
         ends = self._hops.ends(len(utterance.inputs.flow_prompt_tokens), self._flow)
+        source = utterance.inputs.source_tokens
+        if source is not None:
+            cutter = HopCutter(ends)
+            for ids in cutter.add(source.tolist()):
+                yield TokenHop(ids, last=False)
+            yield TokenHop(cutter.rest(), last=True, finish=Finish.END_OF_SPEECH)
+            return
         cutter = HopCutter(ends, task.history)
         request = utterance.token_request(self._vocabulary, task.history)
         with self._open:

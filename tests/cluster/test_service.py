@@ -197,7 +197,7 @@ async def test_the_client_streams_inside_an_event_loop(service: LocalService) ->
 
 def test_segments_of_a_long_text_follow_without_a_gap(service: LocalService) -> None:
     """A player that starts with the first chunk never runs dry, and the look-ahead keeps few segments in flight."""
-    text = " ".join([f"This is sentence number {n}, and it says nothing new." for n in range(40)])
+    text = " ".join([f"This is sentence number {n}, and it says nothing new." for n in range(14)])
     most = 0
     played_until: float | None = None
     starved = 0.0

@@ -79,6 +79,15 @@ def test_who_runs_dry_soonest_comes_next() -> None:
     assert 4.5 < long.ahead_s <= 5.0
 
 
+def test_an_utterance_made_ahead_passes_nobody_who_waits() -> None:
+    ahead, new, playing = ListenerClock(lead_s=3.0), ListenerClock(), ListenerClock()
+    playing.sent(1.0)
+    assert new.due < playing.due < ahead.due
+    before = ahead.due
+    ahead.sent(2.0)
+    assert ahead.due[1] == pytest.approx(before[1] + 2.0)
+
+
 def test_empty_hops_do_not_start_the_clock() -> None:
     clock = ListenerClock()
     clock.sent(0.0)

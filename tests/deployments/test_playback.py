@@ -35,12 +35,14 @@ class Pipeline:
         self._fail_in = fail_in
         self.events: list[tuple[str, int]] = []
         self.running = 0
+        self.leads: list[float] = []
 
     async def next_utterance(self) -> Utterance | None:
         return next(self._left, None)
 
-    async def start(self, spoken: Utterance) -> AsyncGenerator[AudioHop, None]:
+    async def start(self, spoken: Utterance, lead_s: float) -> AsyncGenerator[AudioHop, None]:
         self.running += 1
+        self.leads.append(lead_s)
         self.events.append(("start", spoken.index))
         try:
             for number in range(self._hops):
@@ -87,6 +89,13 @@ async def test_the_next_segment_is_started_while_one_plays() -> None:
     assert ("start", 1) in pipeline.events
     assert ("start", 2) not in pipeline.events
     await play.aclose()
+
+
+async def test_a_segment_made_ahead_says_how_long_it_is_not_needed() -> None:
+    pipeline = Pipeline(2)
+    await played(pipeline.player())
+    assert pipeline.leads[0] == 0.0
+    assert 0.5 < pipeline.leads[1] <= 1.0
 
 
 async def test_pause_stands_between_segments_only() -> None:
