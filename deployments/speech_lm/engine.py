@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from cosyvoice_core.lm.request import TokenRequest
+from cosyvoice_core.lm.request import StreamRequest, TokenRequest
 from deployments.messages import Finish
 
 
@@ -28,6 +28,12 @@ class TokenEngine(Protocol):
 
         Raises EngineError when this sequence fails, InputError when it cannot be decoded at all.
         """
+        ...
+
+    def generate_stream(
+        self, request: StreamRequest, text: AsyncIterator[tuple[int, ...]]
+    ) -> AsyncGenerator[TokenBatch, None]:
+        """The same for a text whose ids arrive in portions of any size and end when `text` does (bi-stream)."""
         ...
 
     async def check_health(self) -> None:
