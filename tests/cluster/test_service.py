@@ -10,6 +10,7 @@ import time
 import wave
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -20,13 +21,22 @@ from ray import serve
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.synthesis import Synthesizer
 from cosyvoice_core.utterance import SpeechRequest
+from deployments.args import AppArgs
 from deployments.client import CosyVoiceClient
-from deployments.local import LocalService
-from deployments.messages import StageInfo
+from deployments.local import LocalService, read_config
+from deployments.messages import StageInfo, UtteranceTask
 
+CONFIG = Path(__file__).parents[2] / "serve_config.yaml"
 STAGES = ("VoiceEncoder", "SpeechLM", "FlowDecoder", "Vocoder")
 SENTENCE = "Good morning, how are you today."
 LONG = "The train leaves at nine in the morning and arrives in the city late in the afternoon after many stops."
+
+
+@pytest.fixture(scope="module")
+def synthesizer(service: LocalService) -> Synthesizer:
+    """The offline oracle, planning as the service is configured to."""
+    arguments = AppArgs.model_validate(read_config(CONFIG)["applications"][0]["args"])
+    return Synthesizer.from_pretrained(arguments.model_source(), limits=arguments.split.limits())
 
 
 def stage_info(service: LocalService, stage: str) -> StageInfo:
@@ -75,22 +85,29 @@ def test_a_sentence_becomes_a_playable_file(service: LocalService) -> None:
     assert 0.01 < np.sqrt(np.mean(samples**2)) < 0.5
 
 
-def test_first_audio_leaves_while_the_language_model_still_writes(
-    service: LocalService, client: CosyVoiceClient
+async def test_first_audio_leaves_while_the_language_model_still_writes(
+    service: LocalService, synthesizer: Synthesizer
 ) -> None:
-    with client.speak(LONG, voice="demo_male", seed=2) as stream:
-        chunks = iter(stream)
-        first = next(chunks)
-        assert len(first) > 0
-        assert stage_info(service, "SpeechLM").running == 1
-        rest = list(chunks)
-    assert sum(map(len, rest)) > 2 * len(first)
+    """24 s of speech, so that the model's writing lasts many times longer than the first hop's way to the listener."""
+    request = SpeechRequest(text=LONG, voice=synthesizer.voice("demo_male"), seed=2)
+    utterance = next(synthesizer.planner.utterances(request))
+    task = UtteranceTask("long", replace(utterance, min_tokens=600, max_tokens=600))
+    vocoder = serve.get_deployment_handle("Vocoder", service.app_name)
+    hops = vocoder.options(method_name="synthesize", stream=True, _by_reference=False).remote(task)
+    heard = ids = 0
+    running_at_first: int | None = None
+    async for hop in hops:
+        heard += len(hop.samples)
+        ids += len(hop.ids)
+        if heard and running_at_first is None:
+            info = await serve.get_deployment_handle("SpeechLM", service.app_name).info.remote()
+            running_at_first = info.running
+            assert ids < 100
+    assert running_at_first == 1
+    assert (ids, heard) == (600, 600 * 960)
 
 
-def test_the_service_says_what_the_offline_synthesizer_says(
-    service: LocalService, client: CosyVoiceClient, demo_checkpoint: Path
-) -> None:
-    synthesizer = Synthesizer.from_pretrained(demo_checkpoint)
+def test_the_service_says_what_the_offline_synthesizer_says(client: CosyVoiceClient, synthesizer: Synthesizer) -> None:
     request = SpeechRequest(text=SENTENCE, voice=synthesizer.voice("demo_female"), seed=5)
     expected = np.concatenate(list(synthesizer.stream(request)))
     with client.speak(SENTENCE, voice="demo_female", seed=5) as stream:
