@@ -38,7 +38,6 @@ def main(argv: list[str] | None = None) -> int:
     except (CheckpointError, ValidationError) as error:
         print(f"The service could not start.\n{error}", file=sys.stderr)
         return 1
-    signal.signal(signal.SIGTERM, _interrupt)
     began = time.monotonic()
 
     def progress(line: str) -> None:
@@ -47,6 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         progress("starting Ray")
         service = start(config, port=options.port, timeout_s=options.timeout, progress=progress)
+        # Ray sets a handler of its own while it starts.
+        signal.signal(signal.SIGTERM, _interrupt)
         _announce(service, time.monotonic() - began)
         signal.pause()
     except DeployError as error:

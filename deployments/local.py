@@ -6,6 +6,7 @@ The only place that reaches into Serve's client, whose config deployment has no 
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,12 +56,13 @@ def start(
 ) -> LocalService:
     """Start Ray and Serve here, deploy the config's application and wait until all stages answer.
 
-    Raises DeployError with the application's own message when it cannot start.
+    Raises DeployError when the port is taken, or with the application's own message when it cannot start.
     """
     http = dict(config.get("http_options", {}))
     if port is not None:
         http["port"] = port
     host, bound = http.setdefault("host", "127.0.0.1"), http.setdefault("port", 8000)
+    _require_free(host, bound)
     schema = ServeDeploySchema.model_validate({**config, "http_options": http})
     app_name = schema.applications[0].name
     if not ray.is_initialized():
@@ -70,6 +72,18 @@ def start(
     _get_global_client().deploy_apps(schema)
     _wait(app_name, timeout_s, progress)
     return LocalService(app_name, host, bound)
+
+
+def _require_free(host: str, port: int) -> None:
+    """Serve's proxy would only log that it cannot listen, and the service would look ready."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise DeployError(
+                f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port"
+            ) from None
 
 
 def stop() -> None:
