@@ -5,17 +5,16 @@ Knows what a row is allowed to say, not why; plans decide that. Source: docs/mod
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cosyvoice_core.config import SamplingConfig
-from cosyvoice_core.lm.draw import draw
-from cosyvoice_core.lm.sampling import mixture
+from cosyvoice_core.lm.draw import draw, seed_word
+from cosyvoice_core.lm.ras import Rules, mixture
+from cosyvoice_core.lm.sampling import recent_ids
 from cosyvoice_core.lm.vocabulary import SpeechVocabulary
 
 
@@ -55,29 +54,22 @@ class Sampler:
         """One id per row of `(B, head_rows)`; None for a row whose scores are not numbers."""
         scores = self.masked(logits.detach().to("cpu", torch.float32), choices)
         sound = torch.isfinite(scores.amax(1)).tolist()
-        chosen: list[int | None] = [None] * len(choices)
-        drawn: defaultdict[SamplingConfig, list[int]] = defaultdict(list)
-        for row, choice in enumerate(choices):
-            if sound[row] and choice.greedy:
-                chosen[row] = int(scores[row].argmax())
-            elif sound[row]:
-                drawn[choice.config].append(row)
-        for config, rows in drawn.items():
-            for row, id_ in zip(rows, _draw(scores[rows], [choices[row] for row in rows], config), strict=True):
-                chosen[row] = id_
-        return chosen
+        greedy = scores.argmax(1).tolist()
+        drawing = [row for row, choice in enumerate(choices) if sound[row] and not choice.greedy]
+        drawn = dict(zip(drawing, _draw(scores[drawing], [choices[row] for row in drawing]), strict=True))
+        return [drawn.get(row, greedy[row]) if sound[row] else None for row in range(len(choices))]
 
 
-def _draw(scores: Tensor, choices: Sequence[Choice], config: SamplingConfig) -> list[int]:
-    """RAS draws for rows that share a config; only rows with a repeated id look beyond their nucleus."""
-    mixed = mixture(scores, [choice.spoken for choice in choices], config)
-    ids, near, spread = mixed.ids.numpy(), mixed.near.numpy(), mixed.spread.tolist()
-    drawn = []
-    for row, choice in enumerate(choices):
-        row_ids, row_chances = ids[row], near[row]
-        if spread[row] > 0.0:
-            row_ids = np.arange(scores.shape[1])
-            row_chances = (scores[row].double().softmax(0) * spread[row]).numpy()
-            row_chances[ids[row]] = near[row]
-        drawn.append(draw(row_ids, row_chances, choice.seed, choice.position))
-    return drawn
+def _draw(scores: Tensor, choices: Sequence[Choice]) -> list[int]:
+    """RAS draws; only rows with a repeated id look beyond their nucleus, for the rest can be drawn nowhere else."""
+    if not choices:
+        return []
+    recent = recent_ids([choice.spoken for choice in choices], [choice.config.window for choice in choices])
+    mixed = mixture(scores, recent, Rules.of([choice.config for choice in choices]))
+    seeds = torch.tensor([seed_word(choice.seed) for choice in choices])
+    positions = torch.tensor([choice.position for choice in choices])
+    drawn = draw(mixed.ids, mixed.near, seeds, positions)
+    far = (mixed.spread > 0.0).nonzero()[:, 0]
+    everywhere = mixed.rows(far).over(scores[far])
+    drawn[far] = draw(torch.arange(scores.shape[1]), everywhere, seeds[far], positions[far])
+    return drawn.tolist()
