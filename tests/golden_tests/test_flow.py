@@ -16,7 +16,7 @@ from cosyvoice_core.flow import FlowModel, FlowSession
 from cosyvoice_core.flow.encoder import relative_sinusoid
 from cosyvoice_core.flow.estimator import time_sinusoid
 from cosyvoice_core.flow.noise import MAX_FRAMES
-from tests.golden_tests.flow_configs import flow_config
+from tests.golden_tests.configs import flow_config
 
 pytestmark = pytest.mark.golden
 

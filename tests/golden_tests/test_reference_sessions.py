@@ -14,8 +14,7 @@ from cosyvoice_core.checkpoint.tensors import read_state
 from cosyvoice_core.flow import FlowModel
 from cosyvoice_core.reference import NoiseOfCall, ReferenceTokenToWave, VocoderCall
 from cosyvoice_core.vocoder import Vocoder
-from tests.golden_tests.configs import vocoder_config
-from tests.golden_tests.flow_configs import flow_config
+from tests.golden_tests.configs import flow_config, vocoder_config
 
 pytestmark = pytest.mark.golden
 
