@@ -80,6 +80,7 @@ def utterance_inputs(
     voice: VoicePrompt,
     instruction_ids: Sequence[int] | IntArray | None = None,
     source_tokens: Sequence[int] | IntArray | None = None,
+    text_follows: bool = False,
 ) -> UtteranceInputs:
     """Tensors of one utterance: which parts of the voice go to the language model and which to the flow decoder.
 
@@ -92,7 +93,7 @@ def utterance_inputs(
     | vc            | LM is skipped: `source_tokens` are spoken | yes            |
 
     The speaker vector always comes along, so any voice serves sft; a voice that is nothing but its vector has no
-    prompt to give and serves every mode but zero_shot. Raises InputError when the mode needs what is not there, and
+    prompt to give and serves every mode but zero_shot. text_follows: the text is still being written. Raises InputError when the mode needs what is not there, and
     when it would leave out something that was asked for.
     """
     if mode is not Mode.INSTRUCT2 and instruction_ids is not None:
@@ -104,7 +105,7 @@ def utterance_inputs(
         source, text = _ids(source_tokens), _no_ids()
         if len(source) == 0:
             raise InputError("source_audio", "holds no speech tokens", "the recording to be spoken in another voice")
-    elif len(text) == 0:
+    elif len(text) == 0 and not text_follows:
         raise InputError("input", "the text holds nothing that can be spoken")
     if mode is Mode.INSTRUCT2:
         prompt_text = _ids(instruction_ids)

@@ -15,8 +15,9 @@ from cosyvoice_core.config import LMConfig, SamplingConfig
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.inputs import IntArray, Mode, UtteranceInputs, VoicePrompt, utterance_inputs
 from cosyvoice_core.lm.prompt import length_bounds, uni_prompt
-from cosyvoice_core.lm.request import TokenRequest
+from cosyvoice_core.lm.request import StreamRequest, TokenRequest
 from cosyvoice_core.lm.vocabulary import SpeechVocabulary
+from cosyvoice_core.streamed import StreamedLimits, StreamedText
 from cosyvoice_core.text.frontend import TextFrontEnd
 from cosyvoice_core.text.lexicon import Lexicon
 
@@ -87,13 +88,25 @@ class Utterance:
             history=history,
         )
 
+    def stream_request(self) -> StreamRequest:
+        """What the language model is asked when the text is still being written (bi-stream)."""
+        return StreamRequest(
+            prompt_text_ids=tuple(self.inputs.lm_prompt_text_ids.tolist()),
+            prompt_speech=tuple(self.inputs.lm_prompt_speech.tolist()),
+            sampling=self.sampling,
+            seed=self.seed,
+            greedy=self.greedy,
+        )
+
 
 class UtterancePlanner:
     """Splits requests into utterances with one text front end."""
 
-    def __init__(self, text: TextFrontEnd, lm: LMConfig) -> None:
+    def __init__(self, text: TextFrontEnd, lm: LMConfig, streamed: StreamedLimits | None = None) -> None:
+        """streamed: lengths of the utterances of a text that is still being written."""
         self._text = text
         self._lm = lm
+        self._streamed_limits = streamed or StreamedLimits()
 
     def utterances(self, request: SpeechRequest) -> Iterator[Utterance]:
         """Segments in order, lazily, so that an hour of text is never held as tensors.
@@ -121,6 +134,30 @@ class UtterancePlanner:
             spoken += 1
         if spoken == 0:
             raise InputError("input", "the text holds nothing that can be spoken", "letters or digits of any script")
+
+    def streamed(self, request: SpeechRequest) -> StreamedText:
+        """Splitter of the request's text, which is still being written; `request.text` is not looked at."""
+        return StreamedText(self._text.stream(request.lexicon), self._text.encode, self._streamed_limits)
+
+    def streamed_utterance(self, request: SpeechRequest, index: int) -> Utterance:
+        """Utterance number `index` of a text that is still being written. Raises InputError for an unfit voice."""
+        mode = request.effective_mode
+        instruction = self._ids(self._text.encode_instruction(request.instruction)) if mode is Mode.INSTRUCT2 else None
+        inputs = utterance_inputs(
+            mode, text_ids=(), voice=request.voice, instruction_ids=instruction, text_follows=True
+        )
+        _, most = length_bounds(self._streamed_limits.max_tokens)
+        return Utterance(
+            index=index,
+            text="",
+            inputs=inputs,
+            seed=segment_seed(request.seed, index),
+            speed=request.speed,
+            greedy=request.greedy,
+            sampling=request.sampling or self._lm.sampling,
+            min_tokens=0,
+            max_tokens=most,
+        )
 
     def conversion(
         self, source_tokens: IntArray, voice: VoicePrompt, *, seed: int = 0, speed: float = 1.0

@@ -14,6 +14,7 @@ from cosyvoice_core.text.number_reader import GrammarReader
 from cosyvoice_core.text.reference import ReferenceFrontEnd
 from cosyvoice_core.text.robust import RobustReader
 from cosyvoice_core.text.split import SplitLimits, Splitter, join
+from cosyvoice_core.text.stream import TextStream
 from cosyvoice_core.text.tags import END_OF_PROMPT, neutralise
 from cosyvoice_core.text.tokenizer import Tokenizer
 
@@ -71,6 +72,14 @@ class TextFrontEnd:
                 return iter(self._reference.segments(words.apply(text)))
             case Profile.ROBUST:
                 return self._splitter.segments(self._robust.sentences(text, words))
+
+    def stream(self, lexicon: Lexicon | None = None) -> TextStream:
+        """A text that is still being written; `lexicon` as in `segments`.
+
+        ROBUST reads it word by word; the other profiles take it as it is, as the original does with streamed text.
+        """
+        words = self._lexicon.merged(lexicon) if lexicon else self._lexicon
+        return TextStream(self._robust if self.profile is Profile.ROBUST else None, words)
 
     def encode(self, segment: str) -> list[int]:
         """Ids of a segment or of a normalised transcript."""

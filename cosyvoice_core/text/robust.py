@@ -31,32 +31,34 @@ class RobustReader:
 
     def sentences(self, text: str, lexicon: Lexicon) -> Iterator[Sentence]:
         """Sentences of `text` that hold something to be heard, tags masked. Never raises."""
-        language = language_of_text(_own_words(text[:_SAMPLE]))
+        language = language_of_text(own_words(text[:_SAMPLE]))
         for block in blocks(text):
-            for sentence in sentences(_prepared(block, lexicon)):
+            for sentence in sentences(prepared(block, lexicon)):
                 # Asked twice: signs alone have names ("&"), but a text of signs says nothing; and a sentence may
                 # hold nothing but what `tidy` drops.
                 if is_speakable(sentence):
-                    read = self._read(sentence, language_of_sentence(_own_words(sentence), language))
+                    read = self._read(sentence, language_of_sentence(own_words(sentence), language))
                     if is_speakable(read.body):
                         yield read
 
     def _read(self, sentence: str, language: Language) -> Sentence:
         body, sign = take_ender(sentence)
+        return Sentence(tidy(self.words(body, language), language), sign, language)
+
+    def words(self, body: str, language: Language) -> str:
+        """A sentence without its ender, or a part of one, with its addresses, numbers and signs as words."""
         body = say_addresses(body, language)
         if language is Language.ENGLISH:
-            body = read_english(body)
-        elif language is Language.CHINESE:
-            body = read_chinese(body, self._read_numbers)
-        return Sentence(tidy(body, language), sign, language)
+            return read_english(body)
+        return read_chinese(body, self._read_numbers) if language is Language.CHINESE else body
 
 
-def _own_words(text: str) -> str:
+def own_words(text: str) -> str:
     """`text` without addresses, whose Latin letters say nothing of its language."""
     return ADDRESS.sub(" ", text)
 
 
-def _prepared(block: str, lexicon: Lexicon) -> str:
+def prepared(block: str, lexicon: Lexicon) -> str:
     """`block` in plain characters, control tokens gone, known words replaced, tags masked."""
     block = tags.mask(tags.neutralise(clean(block)))
     if not lexicon.entries:
