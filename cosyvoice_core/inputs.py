@@ -93,8 +93,8 @@ def utterance_inputs(
     | vc            | LM is skipped: `source_tokens` are spoken | yes            |
 
     The speaker vector always comes along, so any voice serves sft; a voice that is nothing but its vector has no
-    prompt to give and serves every mode but zero_shot. text_follows: the text is still being written. Raises InputError when the mode needs what is not there, and
-    when it would leave out something that was asked for.
+    prompt to give and serves every mode but zero_shot. text_follows: the text is still being written.
+    Raises InputError when the mode needs what is not there, and when it would leave out something that was asked for.
     """
     if mode is not Mode.INSTRUCT2 and instruction_ids is not None:
         raise InputError("instructions", f"mode {mode} takes none", "mode instruct2")

@@ -1,10 +1,11 @@
 """Text that is still being written: characters in, text for the model out as early as it is certain.
 
 What is released, and where it is cut, is decided character by character, so portions depend on the characters alone
-and never on the pieces they arrived in; each is a whole word or more, so its ids can be taken by itself. Words are read by the rules of the `robust` profile with what is known when
-they are complete: a word leaves when the blank behind it arrives; a number waits for the word behind it (its unit), a
-stop for the first character behind it, scripts without blanks for a few characters. Knows neither ids nor the
-lengths of utterances. Source: docs/model.md, "Text front end".
+and never on the pieces they arrived in; each is a whole word or more, so its ids can be taken by itself. Words are
+read by the rules of the `robust` profile with what is known when they are complete: a word leaves when the blank
+behind it arrives; a number waits for the word behind it (its unit), a stop for the first character behind it, scripts
+without blanks for a few characters. Knows neither ids nor the lengths of utterances.
+Source: docs/model.md, "Text front end".
 """
 
 from __future__ import annotations
