@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from cosyvoice_core.errors import InputError
 
+COSYVOICE2_EXTRA_ROWS = 3
 COSYVOICE3_EXTRA_ROWS = 200
 
 
@@ -51,7 +52,7 @@ class SpeechVocabulary:
             text_rows=text_rows,
             eos=speech_tokens,
             fill=speech_tokens + 2,
-            head_rows=speech_tokens + 3,
+            head_rows=speech_tokens + COSYVOICE2_EXTRA_ROWS,
             sos=speech_tokens + 3,
             task=speech_tokens + 4,
             text_offset=speech_tokens + 5,

@@ -1,0 +1,378 @@
+"""Repetition-aware sampling as vLLM's logits processor, through both of its interfaces.
+
+The runners are played by fakes here: one batch must be shown to both interfaces in states that a live engine reaches
+rarely, such as rows that were moved, slots used again and the second turn of a text stream. What the fakes assume
+about the runners is confirmed in live engines by `test_ras_engine.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from vllm import SamplingParams
+from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
+from vllm.v1.sample.logits_processor import LogitsProcessor as BatchProcessor
+from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProcRequestState
+from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as SlotProcessor
+
+from cosyvoice_core.config import SamplingConfig
+from cosyvoice_core.errors import InputError
+from cosyvoice_core.lm.sampler import Choice, Sampler
+from cosyvoice_core.lm.sampling import ras_probabilities
+from cosyvoice_core.lm.vocabulary import SpeechVocabulary
+from deployments.speech_lm.ras_params import LOOKBACK, RasParams
+from deployments.speech_lm.ras_processor import RasProcessor
+
+pytestmark = pytest.mark.vllm
+
+VOCABULARY = SpeechVocabulary.cosyvoice2(50, speech_tokens=200)
+TEXT = VOCABULARY.text_offset
+CONFIG = SamplingConfig()
+SLOTS, LENGTH = 8, 2 * LOOKBACK
+EXACT = 1e-6
+
+
+def engine_config(speculative: object = None) -> Any:
+    model = SimpleNamespace(get_vocab_size=lambda: VOCABULARY.head_rows)
+    return SimpleNamespace(speculative_config=speculative, model_config=model)
+
+
+@dataclass
+class Request:
+    """What both runners are told about one request; the window it should give is written out by the test."""
+
+    prompt: list[int]
+    output: list[int]
+    ras: RasParams | None
+    window: list[int] = field(default_factory=list)
+
+    @property
+    def params(self) -> SamplingParams:
+        return SamplingParams(extra_args=self.ras.extra_args() if self.ras else None)
+
+
+def by_rows(requests: Sequence[Request], logits: Tensor) -> Tensor:
+    processor = RasProcessor(engine_config(), torch.device("cpu"), False)
+    added = [(row, request.params, request.prompt, request.output) for row, request in enumerate(requests)]
+    processor.update_state(BatchUpdate(batch_size=len(added), removed=[], added=added, moved=[]))
+    return processor.apply(logits.clone())
+
+
+class Published:
+    """vLLM's table that the host writes and the device reads: the device sees only what was published."""
+
+    def __init__(self, size: tuple[int, ...], dtype: torch.dtype) -> None:
+        self._host = torch.zeros(size, dtype=dtype)
+        self.np = self._host.numpy()
+        self.gpu = self._host.clone()
+
+    def copy_to_uva(self) -> None:
+        self.gpu = self._host.clone()
+
+
+@pytest.fixture(autouse=True)
+def _tables_without_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vllm.v1.worker.gpu.buffer_utils.UvaBackedTensor", Published)
+
+
+class Slots:
+    """The V2 runner's request state, without its kernels."""
+
+    def __init__(self) -> None:
+        self.ids = torch.full((SLOTS, LENGTH), 7, dtype=torch.int32)
+        self.prompt_len = torch.zeros(SLOTS, dtype=torch.int32)
+        tensors = {"all_token_ids": self.ids, "prompt_len": self.prompt_len}
+        self.processor = RasProcessor(
+            engine_config(),
+            LogitsProcRequestState(
+                device=torch.device("cpu"),
+                max_num_reqs=SLOTS,
+                vocab_size=VOCABULARY.head_rows,
+                prefill_len=SimpleNamespace(),
+                total_len=SimpleNamespace(),
+                **{name: SimpleNamespace(gpu=tensor) for name, tensor in tensors.items()},
+            ),
+        )
+
+    def add(self, slot: int, request: Request) -> bool:
+        sequence = [*request.prompt, *request.output]
+        self.ids[slot, : len(sequence)] = torch.tensor(sequence, dtype=torch.int32)
+        self.prompt_len[slot] = len(request.prompt)
+        return self.processor.add_request(slot, request.params)
+
+    def apply(self, slots: Sequence[int], requests: Sequence[Request], logits: Tensor) -> Tensor:
+        self.processor.apply_staged_writes()
+        index = torch.tensor(slots, dtype=torch.int32)
+        lengths = np.array([len(request.prompt) + len(request.output) for request in requests])
+        context = LogitsContext(
+            expanded_idx_mapping=index,
+            idx_mapping=index,
+            idx_mapping_np=index.numpy(),
+            expanded_local_pos=torch.zeros(len(slots), dtype=torch.int32),
+            input_ids=torch.zeros(len(slots), dtype=torch.int32),
+            pos=torch.from_numpy(lengths - 1),
+            seq_lens_upper_bound_np=lengths,
+        )
+        return self.processor.apply(logits.clone(), context)
+
+
+def by_slots(requests: Sequence[Request], logits: Tensor) -> Tensor:
+    state = Slots()
+    order = [5, 0, 7, 2, 6, 1, 4, 3][: len(requests)]
+    for slot, request in zip(order, requests, strict=True):
+        assert state.add(slot, request) == (request.ras is not None)
+    return state.apply(order, requests, logits)
+
+
+INTERFACES = pytest.mark.parametrize("run", [by_rows, by_slots])
+
+
+def scores(rows: int) -> Tensor:
+    return 2 * torch.randn(rows, VOCABULARY.head_rows, generator=torch.Generator().manual_seed(5))
+
+
+def likely(logits: Tensor, row: int, count: int) -> list[int]:
+    """Ids a window must hold to matter."""
+    return logits[row, : VOCABULARY.speech_tokens].topk(count).indices.tolist()
+
+
+def requests_for(logits: Tensor) -> list[Request]:
+    """One request per kind of history, each with the window it should give."""
+    best = [likely(logits, row, 14) for row in range(len(logits))]
+    text = [TEXT + 3] * 5
+    voice = best[1][:4]
+    late = [VOCABULARY.sos, *text, *best[3][:9], *text, *best[3][9:12]]
+    far = [*best[5][:2], *([TEXT] * (LOOKBACK - 1)), best[5][2]]
+    return [
+        Request([VOCABULARY.sos, *text], [], RasParams(CONFIG, start=6), []),
+        Request([VOCABULARY.sos, *text, *voice], best[1][4:7], RasParams(CONFIG, start=10), best[1][4:7]),
+        Request([*text], best[2][:13], RasParams(SamplingConfig(window=4, tau=0.25), start=5), best[2][9:13]),
+        Request(late, best[3][12:14], RasParams(CONFIG, start=6), best[3][4:14]),
+        Request([*text], best[4][:3], None),
+        Request([TEXT, *far[:-1]], far[-1:], RasParams(CONFIG, start=1), best[5][2:3]),
+        Request(text, best[6][:8], RasParams(SamplingConfig(top_p=0.5, top_k=3, window=0), start=5)),
+    ]
+
+
+@INTERFACES
+def test_logits_become_the_logarithm_of_the_distribution(run: Any) -> None:
+    logits = scores(7)
+    requests = requests_for(logits)
+    written = run(requests, logits)
+    for row, request in enumerate(requests):
+        if request.ras is None:
+            assert torch.equal(written[row], logits[row])
+            continue
+        expected = ras_probabilities(logits[row : row + 1], [request.window], request.ras.sampling)[0]
+        torch.testing.assert_close(written[row].double().exp(), expected, rtol=EXACT, atol=EXACT)
+        if request.window:
+            unlike = ras_probabilities(logits[row : row + 1], [request.window[1:]], request.ras.sampling)[0]
+            assert (unlike - expected).abs().max() > 1000 * EXACT
+
+
+@INTERFACES
+def test_with_a_seed_only_the_id_of_the_torch_engine_is_left(run: Any) -> None:
+    """As if each request went on after 40 ids that were drawn before its prompt."""
+    logits = scores(7)
+    requests = requests_for(logits)
+    seeded = [row for row, request in enumerate(requests) if request.ras is not None and row != 2]
+    for row in seeded:
+        requests[row].ras = replace(requests[row].ras, seed=2**64 - 1 - row, position=40)
+    written = run(requests, logits)
+    for row in seeded:
+        request = requests[row]
+        position = 40 + len(request.output)
+        masked = logits[row : row + 1].clone()
+        choice = Choice(request.ras.sampling, request.ras.seed, position, False, request.window, VOCABULARY.eos)
+        masked[:, [VOCABULARY.eos + 1, VOCABULARY.fill]] = -torch.inf
+        expected = Sampler(VOCABULARY).choose(masked, [choice])
+        found = run([replace(request)], masked)[0]
+        assert [int(found.argmax())] == expected
+        assert torch.isfinite(written[row]).sum() == 1
+        assert torch.isfinite(found).sum() == 1
+    assert torch.isfinite(written[2]).sum() > 1
+    assert torch.equal(written[4], logits[4])
+
+
+@INTERFACES
+def test_seeded_draws_follow_the_distribution(run: Any) -> None:
+    logits = scores(1)
+    window = likely(logits, 0, 3)
+    counts = torch.zeros(VOCABULARY.head_rows, dtype=torch.float64)
+    rounds = 1500
+    for position in range(rounds):
+        counts += run([Request([TEXT], window, RasParams(CONFIG, 1, seed=9, position=position))], logits)[0].exp()
+    expected = ras_probabilities(logits, [window], CONFIG)[0] * rounds
+    assert not counts[expected == 0.0].any()
+    common = expected > 5
+    assert (((counts - expected) ** 2 / expected)[common].mean() - 1.0).abs() < 4 * (2 / int(common.sum())) ** 0.5
+
+
+def test_both_interfaces_write_the_same() -> None:
+    logits = scores(7)
+    requests = requests_for(logits)
+    for row in (0, 3):
+        requests[row].ras = replace(requests[row].ras, seed=77)
+    assert torch.equal(by_rows(requests, logits), by_slots(requests, logits))
+
+
+def test_masked_ids_stay_impossible() -> None:
+    logits = scores(1)
+    logits[0, 100:] = -torch.inf
+    for run in (by_rows, by_slots):
+        written = run([Request([TEXT], likely(logits, 0, 5), RasParams(CONFIG, 1))], logits)
+        assert not torch.isfinite(written[0, 100:]).any()
+
+
+def test_rows_may_move_swap_and_leave() -> None:
+    logits = scores(4)
+    windows = [likely(logits, row, 5) for row in range(4)]
+    requests = [Request([TEXT], window, RasParams(CONFIG, 1, seed=row)) for row, window in enumerate(windows)]
+    processor = RasProcessor(engine_config(), torch.device("cpu"), False)
+    added = [(row, request.params, request.prompt, request.output) for row, request in enumerate(requests)]
+    processor.update_state(BatchUpdate(batch_size=4, removed=[], added=added, moved=[]))
+    before = processor.apply(logits.clone())
+    # Request 1 leaves and 3 takes its row; 0 and 2 change places.
+    moved = [(3, 1, MoveDirectionality.UNIDIRECTIONAL), (0, 2, MoveDirectionality.SWAP)]
+    processor.update_state(BatchUpdate(batch_size=3, removed=[1], added=[], moved=moved))
+    order = [2, 3, 0]
+    assert torch.equal(processor.apply(logits[order]), before[order])
+    # A request without RAS takes row 0: nothing of the former one may be left there.
+    processor.update_state(BatchUpdate(batch_size=3, removed=[], added=[(0, SamplingParams(), [1], [])], moved=[]))
+    now = processor.apply(logits[order])
+    assert torch.equal(now[0], logits[2])
+    assert torch.equal(now[1:], before[order][1:])
+
+
+def test_history_that_grows_is_followed_without_an_update() -> None:
+    logits = scores(1)
+    output = likely(logits, 0, 2)
+    request = Request([TEXT], output, RasParams(CONFIG, 1, seed=1))
+    processor = RasProcessor(engine_config(), torch.device("cpu"), False)
+    added = [(0, request.params, request.prompt, request.output)]
+    processor.update_state(BatchUpdate(batch_size=1, removed=[], added=added, moved=[]))
+    for _ in range(5):
+        drawn = int(processor.apply(logits.clone())[0].argmax())
+        assert int(by_slots([request], logits)[0].argmax()) == drawn
+        output.append(drawn)
+        processor.update_state(None)
+
+
+def test_a_slot_used_again_keeps_nothing() -> None:
+    logits = scores(1)
+    state = Slots()
+    first = Request([TEXT], likely(logits, 0, 5), RasParams(CONFIG, 1, seed=3))
+    plain = Request([TEXT], [], None)
+    unseeded = Request([TEXT], [], RasParams(CONFIG, 1))
+    for request in (first, plain, unseeded):
+        state.add(2, request)
+        assert torch.equal(state.apply([2], [request], logits), by_rows([request], logits))
+
+
+def test_a_history_with_placeholders_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="logits_processors="):
+        by_rows([Request([TEXT], [4, 5, -1], RasParams(CONFIG, 1))], scores(1))
+
+
+def test_speculative_decoding_is_refused() -> None:
+    for interface in ((torch.device("cpu"), False), (SimpleNamespace(),)):
+        with pytest.raises(ValueError, match="speculative"):
+            RasProcessor(engine_config(SimpleNamespace()), *interface)
+
+
+def test_it_is_a_processor_of_both_runners() -> None:
+    assert issubclass(RasProcessor, BatchProcessor)
+    assert issubclass(RasProcessor, SlotProcessor)
+    assert not RasProcessor(engine_config(), torch.device("cpu"), False).is_argmax_invariant()
+
+
+GOOD = RasParams(CONFIG, 4, seed=2, position=1).extra_args()["ras"]
+
+
+def test_extra_args_travel_there_and_back() -> None:
+    for params in (RasParams(CONFIG, 0), RasParams(SamplingConfig(0.5, 3, 7, 0.3), 12, seed=2**63, position=5)):
+        again = RasParams.of(params.extra_args())
+        assert again is not None
+        assert again.extra_args() == params.extra_args()
+        assert (again.sampling, again.start, again.position) == (params.sampling, params.start, params.position)
+    assert RasParams.of(None) is None
+    assert RasParams.of({"other": 1}) is None
+    assert -(2**63) <= RasParams(CONFIG, 0, seed=2**64 - 1).extra_args()["ras"]["seed"] < 2**63
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": float("nan")}, "top_p"),
+        ({"top_p": "0.8"}, "top_p"),
+        ({"top_k": 0}, "top_k"),
+        ({"top_k": 2.5}, "top_k"),
+        ({"window": -1}, "window"),
+        ({"window": 65}, "window"),
+        ({"tau": -0.1}, "tau"),
+        ({"tau": True}, "tau"),
+        ({"start": -1}, "start"),
+        ({"start": None}, "start"),
+        ({"seed": -(2**63) - 1}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({"position": -1}, "position"),
+        ({"topp": 0.8}, "topp"),
+    ],
+)
+def test_bad_extra_args_are_refused(changes: dict[str, object], named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        RasParams.of({"ras": {**GOOD, **changes}})
+
+
+@pytest.mark.parametrize("lacking", ["top_p", "top_k", "window", "tau", "start"])
+def test_missing_extra_args_are_refused(lacking: str) -> None:
+    args = {name: value for name, value in GOOD.items() if name != lacking}
+    with pytest.raises(InputError, match=lacking):
+        RasProcessor.validate_params(SamplingParams(extra_args={"ras": args}))
+    with pytest.raises(InputError, match="mapping"):
+        RasProcessor.validate_params(SamplingParams(extra_args={"ras": 1}))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"repetition_penalty": 1.2},
+        {"presence_penalty": 0.5},
+        {"frequency_penalty": 0.5},
+        {"prompt_logprobs": 1},
+        {"logprob_token_ids": [5]},
+        {"bad_words": ["x"]},
+    ],
+)
+def test_options_that_would_end_the_engine_are_refused(option: dict[str, Any]) -> None:
+    for extra in (None, {"ras": GOOD}):
+        with pytest.raises(InputError, match=next(iter(option))):
+            RasProcessor.validate_params(SamplingParams(extra_args=extra, **option))
+
+
+@pytest.mark.parametrize(
+    "option", [{"temperature": 0.0}, {"temperature": 0.7}, {"top_p": 0.9}, {"top_k": 5}, {"min_p": 0.1}, {"seed": 4}]
+)
+def test_other_sampling_beside_ras_is_refused(option: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(option))):
+        RasProcessor.validate_params(SamplingParams(extra_args={"ras": GOOD}, **option))
+    RasProcessor.validate_params(SamplingParams(**option))
+
+
+def test_several_answers_would_all_be_the_same() -> None:
+    with pytest.raises(InputError, match="n: "):
+        RasProcessor.validate_params(SamplingParams(n=2, extra_args={"ras": GOOD}))
+
+
+def test_good_requests_pass() -> None:
+    RasProcessor.validate_params(SamplingParams(extra_args={"ras": GOOD}, min_tokens=3, logit_bias={5: -100.0}))
+    RasProcessor.validate_params(SamplingParams(seed=3, extra_args=RasParams(CONFIG, 4).extra_args()))
+    RasProcessor.validate_params(SamplingParams(temperature=0.0))
