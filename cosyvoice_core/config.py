@@ -15,18 +15,23 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SamplingConfig:
-    """Repetition-aware sampling (RAS) of speech tokens; defaults are those of the official checkpoint."""
+    """Repetition-aware sampling (RAS) of speech tokens; defaults are those of the official checkpoint.
+
+    A window of 0 turns the treatment of repetitions off and leaves nucleus sampling.
+    """
 
     top_p: float = 0.8
     top_k: int = 25
     window: int = 10
     tau: float = 0.1
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         _require(0.0 < self.top_p <= 1.0, f"top_p must be in (0, 1], got {self.top_p}")
         _require(self.top_k >= 1, f"top_k must be at least 1, got {self.top_k}")
         _require(self.window >= 0, f"window must not be negative, got {self.window}")
         _require(self.tau >= 0.0, f"tau must not be negative, got {self.tau}")
+        _require(self.temperature > 0.0, f"temperature must be positive, got {self.temperature}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from cosyvoice_core.config import SamplingConfig
 from cosyvoice_core.lm.draw import draw, seed_word
 from cosyvoice_core.lm.ras import Rules, mixture
-from cosyvoice_core.lm.sampling import recent_ids
+from cosyvoice_core.lm.sampling import recent_ids, tempered
 from cosyvoice_core.lm.vocabulary import SpeechVocabulary
 
 
@@ -64,6 +64,7 @@ def _draw(scores: Tensor, choices: Sequence[Choice]) -> list[int]:
     """RAS draws; only rows with a repeated id look beyond their nucleus, for the rest can be drawn nowhere else."""
     if not choices:
         return []
+    scores = tempered(scores, [choice.config for choice in choices])
     recent = recent_ids([choice.spoken for choice in choices], [choice.config.window for choice in choices])
     mixed = mixture(scores, recent, Rules.of([choice.config for choice in choices]))
     seeds = torch.tensor([seed_word(choice.seed) for choice in choices])

@@ -23,6 +23,13 @@ def recent_ids(windows: Sequence[Sequence[int]], widths: Sequence[int], device: 
     return torch.tensor(padded, dtype=torch.long, device=device).view(len(recent), longest)
 
 
+def tempered(scores: Tensor, configs: Sequence[SamplingConfig]) -> Tensor:
+    """Scores `(B, V)` divided by their row's temperature; the very same where all temperatures are 1."""
+    if all(config.temperature == 1.0 for config in configs):
+        return scores
+    return scores / scores.new_tensor([config.temperature for config in configs])[:, None]
+
+
 def nucleus(scores: Tensor, config: SamplingConfig) -> Nucleus:
     """`ras.nucleus` of scores `(B, V)` with one config."""
     return ras.nucleus(scores, Rules.of([config] * len(scores), scores.device))

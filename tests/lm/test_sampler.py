@@ -75,3 +75,21 @@ def test_draws_follow_the_ras_distribution(sampler: Sampler, repeats: int) -> No
     deviation = (counts[common] - expected[common] * count) / (expected[common] * count).sqrt()
     assert float(deviation.abs().max()) < 4.5
     assert float(deviation.square().mean()) < 2.0
+
+
+def test_temperature_flattens_the_row_it_is_asked_for_only() -> None:
+    """Draws at temperature t are the draws from scores divided by t; a neighbour at 1 keeps its own."""
+    vocabulary = SpeechVocabulary.cosyvoice2(10, 50)
+    scores = torch.randn(2, vocabulary.head_rows, generator=torch.Generator().manual_seed(1)) * 3
+    warm = SamplingConfig(top_p=0.9, temperature=1.7)
+
+    def chosen(logits: torch.Tensor, configs: list[SamplingConfig]) -> list[list[int | None]]:
+        choices = [[Choice(config, seed, 0, False, (), None) for config in configs] for seed in range(40)]
+        return [Sampler(vocabulary).choose(logits, row) for row in choices]
+
+    mixed = chosen(scores, [warm, SamplingConfig(top_p=0.9)])
+    scaled = torch.stack([scores[0] / 1.7, scores[1]])
+    assert mixed == chosen(scaled, [SamplingConfig(top_p=0.9)] * 2)
+    assert len({first for first, _ in mixed}) > len(
+        {first for first, _ in chosen(scores, [SamplingConfig(top_p=0.9)] * 2)}
+    )
