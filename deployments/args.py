@@ -10,9 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from cosyvoice_core.hops import HopPlan
 from cosyvoice_core.text.frontend import Profile
 from cosyvoice_core.text.split import SplitLimits
+from deployments.speech_lm.vllm_args import VllmArgs
 
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["float32", "bfloat16", "float16"]
+LMEngine = Literal["auto", "vllm", "torch"]
 
 
 class _Args(BaseModel):
@@ -35,8 +37,10 @@ class FlowArgs(StageArgs):
 class LMArgs(StageArgs):
     """The language model stage."""
 
+    engine: LMEngine = Field(default="auto", description="auto: vllm where it can be imported, else torch")
     dtype: DType = "float32"
     max_sequences: int = Field(default=64, ge=1, description="utterances decoded together on one replica")
+    vllm: VllmArgs = VllmArgs()
 
 
 class HopArgs(_Args):

@@ -28,6 +28,7 @@ from cosyvoice_core.config import LMConfig
 from cosyvoice_core.errors import CheckpointError
 from cosyvoice_core.lm.merge import merge
 from cosyvoice_core.lm.vocabulary import SpeechVocabulary
+from deployments.speech_lm.widening import widened, widened_config
 
 FORMAT = 1
 """Raised whenever what is written changes, so that folders of older releases are not taken for ours."""
@@ -56,8 +57,8 @@ class ConvertedModels:
 
     root: Path
 
-    def model(self, source: Path, config: LMConfig, dtype: torch.dtype = torch.float32) -> Path:
-        """The folder made from `source`, an `llm.pt`; made now if there is none.
+    def model(self, source: Path, config: LMConfig, dtype: torch.dtype = torch.float32, widening: int = 1) -> Path:
+        """The folder made from `source`, an `llm.pt`; made now if there is none. widening: see `widening_factor`.
 
         Raises CheckpointError when the file is missing, changes meanwhile or does not fit `config`.
         """
@@ -65,9 +66,9 @@ class ConvertedModels:
             raise CheckpointError(f"{source}: file is missing; expected the language model's weights")
         self.root.mkdir(parents=True, exist_ok=True)
         with self._lock():
-            folder = self.root / self._key(self._digest(source.resolve()), config, dtype)
+            folder = self.root / self._key(self._digest(source.resolve()), config, dtype, widening)
             if not folder.is_dir():
-                self._convert(source, config, dtype, folder)
+                self._convert(source, config, dtype, widening, folder)
         return folder
 
     @contextmanager
@@ -82,8 +83,8 @@ class ConvertedModels:
             yield
 
     @staticmethod
-    def _key(digest: str, config: LMConfig, dtype: torch.dtype) -> str:
-        parts = json.dumps([FORMAT, digest, str(dtype), asdict(config)], sort_keys=True)
+    def _key(digest: str, config: LMConfig, dtype: torch.dtype, widening: int) -> str:
+        parts = json.dumps([FORMAT, digest, str(dtype), widening, asdict(config)], sort_keys=True)
         return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
     def _digest(self, source: Path) -> str:
@@ -101,21 +102,24 @@ class ConvertedModels:
         partial.replace(memory)
         return digest
 
-    def _convert(self, source: Path, config: LMConfig, dtype: torch.dtype, folder: Path) -> None:
+    def _convert(self, source: Path, config: LMConfig, dtype: torch.dtype, widening: int, folder: Path) -> None:
         # The lock is ours, so whatever half-filled folder is there was left by a process that died.
         for left in self.root.glob("partial-*"):
             shutil.rmtree(left, ignore_errors=True)
         began = time.monotonic()
         logger.info("converting %s to %s, once", source, folder)
         vocabulary = SpeechVocabulary.cosyvoice2(config.text_rows, config.speech_tokens)
-        merged = merge(read_state(source, mapped=True), config, vocabulary, str(source), dtype)
+        merged = widened(
+            merge(read_state(source, mapped=True), config, vocabulary, str(source), dtype), config, widening
+        )
+        settings = model_settings(widened_config(config, widening), vocabulary, dtype)
         size = sum(tensor.numel() * tensor.element_size() for tensor in merged.values())
         partial = Path(tempfile.mkdtemp(prefix="partial-", dir=self.root))
         logger.info("writing %.0f MB (%.1f s so far)", size / 1e6, time.monotonic() - began)
         save_file(
             {key: tensor.contiguous() for key, tensor in merged.items()}, str(partial / WEIGHTS), {"format": "pt"}
         )
-        (partial / CONFIG).write_text(json.dumps(model_settings(config, vocabulary, dtype), indent=1))
+        (partial / CONFIG).write_text(json.dumps(settings, indent=1))
         for file in partial.iterdir():
             _sync(file)
         _sync(partial)

@@ -13,12 +13,10 @@ from cosyvoice_core.checkpoint.directory import CheckpointDirectory
 from cosyvoice_core.checkpoint.download import resolve_model
 from cosyvoice_core.checkpoint.settings import read_model_config
 from cosyvoice_core.hops import HopCutter
-from cosyvoice_core.lm.engine import TorchEngine
 from cosyvoice_core.lm.vocabulary import SpeechVocabulary
 from deployments.args import AppArgs
 from deployments.messages import Finish, StageInfo, TokenHop, UtteranceTask
-from deployments.speech_lm.engine import TokenEngine
-from deployments.speech_lm.torch_engine import TorchTokenEngine
+from deployments.speech_lm.engine_choice import make_engine
 from deployments.stage import OpenCalls, resolve_device, resolve_dtype
 
 logger = logging.getLogger("ray.serve")
@@ -35,9 +33,8 @@ class SpeechLM:
         self._flow = config.flow
         self._hops = args.hops.plan()
         self._device, self._dtype = resolve_device(args.lm), resolve_dtype(args.lm.dtype)
-        engine = TorchEngine.from_directory(directory.path, config.lm, device=self._device, dtype=self._dtype)
         self._open = OpenCalls()
-        self._engine: TokenEngine = TorchTokenEngine(engine, args.lm.max_sequences)
+        self._engine = make_engine(directory.path, config, args.lm)
 
     async def generate(self, task: UtteranceTask) -> AsyncIterator[TokenHop]:
         """Hops of speech tokens; tokens of the task's history come first, as if just decoded."""

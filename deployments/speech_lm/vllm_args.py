@@ -26,9 +26,6 @@ class VllmArgs(BaseModel):
     )
     block_size: int | None = Field(default=None, ge=1, description="positions per KV block; None: 32 on a CPU")
     enable_prefix_caching: bool = True
-    max_text_streams: int = Field(
-        default=16, ge=1, description="utterances with text still arriving; they hold a place even while they wait"
-    )
     idle_release_s: float = Field(
         default=5.0, gt=0, description="a stream that waits longer for text gives its place in the engine back"
     )
