@@ -31,16 +31,17 @@ def tempered(scores: Tensor, configs: Sequence[SamplingConfig]) -> Tensor:
 
 
 def nucleus(scores: Tensor, config: SamplingConfig) -> Nucleus:
-    """`ras.nucleus` of scores `(B, V)` with one config."""
+    """`ras.nucleus` of scores `(B, V)`, tempered already, with one config."""
     return ras.nucleus(scores, Rules.of([config] * len(scores), scores.device))
 
 
 def mixture(scores: Tensor, windows: Sequence[Sequence[int]], config: SamplingConfig) -> Mixture:
-    """`ras.mixture` of scores `(B, V)`; windows: ids generated so far, oldest first, per row."""
+    """`ras.mixture` of scores `(B, V)`, tempered already; windows: ids generated so far, oldest first, per row."""
     recent = recent_ids(windows, [config.window] * len(scores), scores.device)
     return ras.mixture(scores, recent, Rules.of([config] * len(scores), scores.device))
 
 
 def ras_probabilities(scores: Tensor, windows: Sequence[Sequence[int]], config: SamplingConfig) -> Tensor:
-    """`mixture` written out over the whole vocabulary: probabilities `(B, V)`, float64."""
+    """RAS at the config's temperature, over the whole vocabulary: probabilities `(B, V)`, float64."""
+    scores = tempered(scores, [config] * len(scores))
     return mixture(scores, windows, config).over(scores)

@@ -20,7 +20,7 @@ LOOKBACK = 320
 WIDEST_WINDOW = 64
 
 _REQUIRED = frozenset({"top_p", "top_k", "window", "tau", "start"})
-_OPTIONAL = frozenset({"seed", "position"})
+_OPTIONAL = frozenset({"temperature", "seed", "position"})
 _INT32 = 2**31
 
 
@@ -28,10 +28,11 @@ _INT32 = 2**31
 class RasParams:
     """Repetition-aware sampling of one turn of a request, from its prompt to its end.
 
-    start: index in the sequence of the first generated position, the same in every turn of a text stream: tokens
-    before it are the reference voice's and not in the window. seed: the draws are then those of the torch engine, a
-    function of (seed, position, id); without one, vLLM draws from the distribution by its own generator. position:
-    how many ids were drawn before this turn, fill and discarded ones included; used with a seed only.
+    sampling: its temperature is applied with the rest, while the temperature that vLLM is told stays 1. start: index
+    in the sequence of the first generated position, the same in every turn of a text stream: tokens before it are
+    the reference voice's and not in the window. seed: the draws are then those of the torch engine, a function of
+    (seed, position, id); without one, vLLM draws from the distribution by its own generator. position: how many ids
+    were drawn before this turn, fill and discarded ones included; used with a seed only.
     """
 
     sampling: SamplingConfig
@@ -55,6 +56,7 @@ class RasParams:
             "top_k": sampling.top_k,
             "window": sampling.window,
             "tau": sampling.tau,
+            "temperature": sampling.temperature,
             "start": self.start,
             "position": self.position,
         }
@@ -80,6 +82,7 @@ class RasParams:
                 top_k=_integer("top_k", args["top_k"]),
                 window=_integer("window", args["window"]),
                 tau=_number("tau", args["tau"]),
+                temperature=_number("temperature", args.get("temperature", 1.0)),
             )
         except ValueError as error:
             raise InputError(KEY, str(error)) from error

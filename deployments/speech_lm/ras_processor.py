@@ -22,7 +22,7 @@ from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as SlotPr
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.lm.draw import draw, seed_word
 from cosyvoice_core.lm.ras import Rules, mixture, rejection_count
-from cosyvoice_core.lm.sampling import recent_ids
+from cosyvoice_core.lm.sampling import recent_ids, tempered
 from cosyvoice_core.lm.vocabulary import COSYVOICE2_EXTRA_ROWS
 from deployments.speech_lm.ras_params import LOOKBACK, RasParams
 
@@ -186,13 +186,13 @@ class _BatchRows:
                 seeded=torch.tensor([one.seed is not None for one in params], device=device),
             )
         index = torch.tensor(list(self._rows), device=device)
-        rules = Rules.of([one.sampling for one in params], device)
-        logits[index] = rewritten(logits[index], recent, rules, draws)
+        configs = [one.sampling for one in params]
+        logits[index] = rewritten(tempered(logits[index], configs), recent, Rules.of(configs, device), draws)
         return logits
 
 
 _ASKED, _SEEDED, _TOP_K, _WINDOW, _START, _POSITION, _SEED = range(7)
-_TOP_P, _LIMIT = range(2)
+_TOP_P, _LIMIT, _TEMPERATURE = range(3)
 
 
 class _Slots:
@@ -205,7 +205,7 @@ class _Slots:
         self._speech_tokens = speech_tokens
         self._states = states
         self._integers = UvaBackedTensor((states.max_num_reqs, 7), dtype=torch.int64)
-        self._shares = UvaBackedTensor((states.max_num_reqs, 2), dtype=torch.float64)
+        self._shares = UvaBackedTensor((states.max_num_reqs, 3), dtype=torch.float64)
         self._changed = False
 
     def add(self, slot: int, params: RasParams | None) -> bool:
@@ -226,6 +226,7 @@ class _Slots:
         integers[_SEED] = seed_word(params.seed or 0)
         shares[_TOP_P] = sampling.top_p
         shares[_LIMIT] = rejection_count(sampling)
+        shares[_TEMPERATURE] = sampling.temperature
         return True
 
     def publish(self) -> None:
@@ -251,7 +252,8 @@ class _Slots:
             turn = ctx.pos + 1 - self._states.prompt_len.gpu[slots]
             draws = Draws(integers[:, _SEED], integers[:, _POSITION] + turn, integers[:, _SEEDED] > 0)
         recent = self._recent(slots, ctx.pos, integers, int(np.max(ctx.seq_lens_upper_bound_np)))
-        return torch.where(integers[:, _ASKED, None] > 0, rewritten(logits, recent, rules, draws), logits)
+        scores = logits / shares[:, _TEMPERATURE, None].to(logits.dtype)
+        return torch.where(integers[:, _ASKED, None] > 0, rewritten(scores, recent, rules, draws), logits)
 
     def _recent(self, slots: Tensor, last: Tensor, integers: Tensor, longest: int) -> Tensor:
         """Ids `(B, W)` of every row's window, -1 elsewhere; last: `(B,)`, position of the newest id; longest: no

@@ -158,12 +158,13 @@ def requests_for(logits: Tensor) -> list[Request]:
         Request([*text], best[4][:3], None),
         Request([TEXT, *far[:-1]], far[-1:], RasParams(CONFIG, start=1), best[5][2:3]),
         Request(text, best[6][:8], RasParams(SamplingConfig(top_p=0.5, top_k=3, window=0), start=5)),
+        Request(text, best[7][:3], RasParams(SamplingConfig(temperature=0.6), start=5), best[7][:3]),
     ]
 
 
 @INTERFACES
 def test_logits_become_the_logarithm_of_the_distribution(run: Any) -> None:
-    logits = scores(7)
+    logits = scores(8)
     requests = requests_for(logits)
     written = run(requests, logits)
     for row, request in enumerate(requests):
@@ -180,7 +181,7 @@ def test_logits_become_the_logarithm_of_the_distribution(run: Any) -> None:
 @INTERFACES
 def test_with_a_seed_only_the_id_of_the_torch_engine_is_left(run: Any) -> None:
     """As if each request went on after 40 ids that were drawn before its prompt."""
-    logits = scores(7)
+    logits = scores(8)
     requests = requests_for(logits)
     seeded = [row for row, request in enumerate(requests) if request.ras is not None and row != 2]
     for row in seeded:
@@ -216,7 +217,7 @@ def test_seeded_draws_follow_the_distribution(run: Any) -> None:
 
 
 def test_both_interfaces_write_the_same() -> None:
-    logits = scores(7)
+    logits = scores(8)
     requests = requests_for(logits)
     for row in (0, 3):
         requests[row].ras = replace(requests[row].ras, seed=77)
@@ -297,7 +298,7 @@ GOOD = RasParams(CONFIG, 4, seed=2, position=1).extra_args()["ras"]
 
 
 def test_extra_args_travel_there_and_back() -> None:
-    for params in (RasParams(CONFIG, 0), RasParams(SamplingConfig(0.5, 3, 7, 0.3), 12, seed=2**63, position=5)):
+    for params in (RasParams(CONFIG, 0), RasParams(SamplingConfig(0.5, 3, 7, 0.3, 0.9), 12, seed=2**63, position=5)):
         again = RasParams.of(params.extra_args())
         assert again is not None
         assert again.extra_args() == params.extra_args()
@@ -319,6 +320,7 @@ def test_extra_args_travel_there_and_back() -> None:
         ({"window": 65}, "window"),
         ({"tau": -0.1}, "tau"),
         ({"tau": True}, "tau"),
+        ({"temperature": 0.0}, "temperature"),
         ({"start": -1}, "start"),
         ({"start": None}, "start"),
         ({"seed": -(2**63) - 1}, "seed"),
@@ -374,5 +376,7 @@ def test_several_answers_would_all_be_the_same() -> None:
 
 def test_good_requests_pass() -> None:
     RasProcessor.validate_params(SamplingParams(extra_args={"ras": GOOD}, min_tokens=3, logit_bias={5: -100.0}))
+    five = {name: GOOD[name] for name in ("top_p", "top_k", "window", "tau", "start")}
+    assert RasParams.of({"ras": five}) == RasParams(CONFIG, 4)
     RasProcessor.validate_params(SamplingParams(seed=3, extra_args=RasParams(CONFIG, 4).extra_args()))
     RasProcessor.validate_params(SamplingParams(temperature=0.0))
