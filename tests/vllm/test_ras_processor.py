@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 from vllm.v1.sample.logits_processor import LogitsProcessor as BatchProcessor
@@ -109,9 +110,13 @@ class Slots:
 
     def apply(self, slots: Sequence[int], requests: Sequence[Request], logits: Tensor) -> Tensor:
         self.processor.apply_staged_writes()
+        return self.processor.apply(logits.clone(), self.context(slots, requests))
+
+    @staticmethod
+    def context(slots: Sequence[int], requests: Sequence[Request]) -> LogitsContext:
         index = torch.tensor(slots, dtype=torch.int32)
         lengths = np.array([len(request.prompt) + len(request.output) for request in requests])
-        context = LogitsContext(
+        return LogitsContext(
             expanded_idx_mapping=index,
             idx_mapping=index,
             idx_mapping_np=index.numpy(),
@@ -120,7 +125,6 @@ class Slots:
             pos=torch.from_numpy(lengths - 1),
             seq_lens_upper_bound_np=lengths,
         )
-        return self.processor.apply(logits.clone(), context)
 
 
 def by_slots(requests: Sequence[Request], logits: Tensor) -> Tensor:
@@ -286,6 +290,25 @@ def test_speculative_decoding_is_refused() -> None:
     for interface in ((torch.device("cpu"), False), (SimpleNamespace(),)):
         with pytest.raises(ValueError, match="speculative"):
             RasProcessor(engine_config(SimpleNamespace()), *interface)
+
+
+def test_the_v2_runner_is_never_made_to_wait_for_its_device() -> None:
+    """Tensors without values stand for those whose values are still being computed: asking for one raises."""
+    logits = scores(2)
+    requests = [
+        Request([TEXT], likely(logits, 0, 5), RasParams(CONFIG, 1, seed=3)),
+        Request([TEXT], likely(logits, 1, 5), RasParams(SamplingConfig(window=0), 1)),
+    ]
+    state = Slots()
+    for slot, request in enumerate(requests):
+        state.add(slot, request)
+    context = state.context([0, 1], requests)
+    state.processor.apply_staged_writes()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        written = state.processor.apply(logits, context)
+        assert written.shape == logits.shape
+        with pytest.raises(DataDependentOutputException):
+            bool(written.isfinite().any())
 
 
 def test_it_is_a_processor_of_both_runners() -> None:
