@@ -12,10 +12,14 @@ from deployments.messages import Finish
 
 @dataclass(frozen=True, slots=True)
 class TokenBatch:
-    """Tokens of one sequence in order; `finish` is set on the last batch only."""
+    """Tokens of one sequence in order; `finish` is set on the last batch only.
+
+    closed_block: a stream's block was ended early right after `ids`; its token log then needs the fill id there.
+    """
 
     ids: tuple[int, ...]
     finish: Finish | None = None
+    closed_block: bool = False
 
 
 class TokenEngine(Protocol):

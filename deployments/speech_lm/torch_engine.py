@@ -150,4 +150,4 @@ class TorchTokenEngine:
         outbox = self._outboxes.pop(event.sequence) if event.finished else self._outboxes[event.sequence]
         if event.error is not None:
             return outbox, event.error
-        return outbox, TokenBatch(event.tokens, Finish(event.reason) if event.reason else None)
+        return outbox, TokenBatch(event.tokens, Finish(event.reason) if event.reason else None, event.closed_block)

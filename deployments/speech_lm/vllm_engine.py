@@ -173,7 +173,7 @@ class VllmTokenEngine:
                         async for ids in portions:
                             batch = self._batch(plan, ids, last=False)
                             predicted += len(ids)
-                            if batch.ids or batch.finish is not None:
+                            if batch.ids or batch.closed_block or batch.finish is not None:
                                 yield batch
                             if batch.finish is not None:
                                 return
@@ -190,7 +190,7 @@ class VllmTokenEngine:
         action = plan.next()
         if isinstance(action, Done):
             return TokenBatch(spoken, Finish(action.reason))
-        return TokenBatch(spoken, Finish.LENGTH if last else None)
+        return TokenBatch(spoken, Finish.LENGTH if last else None, closed_block=self.vocabulary.fill in ids)
 
     def _interleave(self, request: StreamRequest) -> Interleave:
         self.vocabulary.speech(id_ for id_ in request.history if id_ != self.vocabulary.fill)
