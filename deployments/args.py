@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cosyvoice_core.hops import HopPlan
+from cosyvoice_core.streamed import StreamedLimits
 from cosyvoice_core.text.frontend import Profile
 from cosyvoice_core.text.split import SplitLimits
 from deployments.speech_lm.vllm_args import VllmArgs
@@ -41,6 +42,15 @@ class LMArgs(StageArgs):
     dtype: DType = "float32"
     max_sequences: int = Field(default=64, ge=1, description="utterances decoded together on one replica")
     vllm: VllmArgs = VllmArgs()
+    max_paused_sequences: int = Field(
+        default=32, ge=1, description="utterances of one replica whose text may still be growing; more are refused"
+    )
+    text_idle_timeout_s: float = Field(default=30.0, gt=0, description="a growing text must go on within this time")
+
+    @property
+    def growing_texts(self) -> int:
+        """Bound on utterances that may pause: one place at least is left to those that cannot."""
+        return min(self.max_paused_sequences, max(self.max_sequences - 1, 1))
 
 
 class HopArgs(_Args):
@@ -63,6 +73,16 @@ class SplitArgs(_Args):
 
     def limits(self) -> SplitLimits:
         return SplitLimits(**self.model_dump())
+
+
+class StreamedArgs(_Args):
+    """Utterances of a text that is still being written, see `cosyvoice_core.streamed.StreamedLimits`."""
+
+    sentence_tokens: int = Field(default=60, ge=1, description="an utterance ends with the sentence that reaches this")
+    max_tokens: int = Field(default=200, ge=1, le=350, description="and at this many text tokens wherever it is")
+
+    def limits(self) -> StreamedLimits:
+        return StreamedLimits(**self.model_dump())
 
 
 class Limits(_Args):
@@ -95,6 +115,7 @@ class AppArgs(_Args):
     model_name: str = Field(default="cosyvoice2", description="name shown to clients")
     text_profile: Profile = Profile.ROBUST
     split: SplitArgs = SplitArgs()
+    streamed: StreamedArgs = StreamedArgs()
     lexicon: dict[str, str] = Field(default_factory=dict, description="word -> replacement, for every request")
     lm: LMArgs = LMArgs()
     flow: FlowArgs = FlowArgs()

@@ -6,20 +6,26 @@ all stages, and one that ends without its last chunk was cut.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from ray import serve
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError
+from ray.serve.exceptions import RequestCancelledError
 from ray.serve.handle import DeploymentHandle
 
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.inputs import FloatArray
+from deployments.mailbox import OverloadedError, TextSource
 from deployments.messages import SpeakCall, SpeechChunk, StreamCutError, VoiceInfo
+from deployments.text_source import TextWriter
 
 DEFAULT_APP = "cosyvoice"
+_OPEN_TIMEOUT_S = 30
 
 
 class SpeechStream:
@@ -30,8 +36,14 @@ class SpeechStream:
     """
 
     def __init__(self, handle: DeploymentHandle, call: SpeakCall) -> None:
-        self._stream: Any = handle.options(method_name="speak", stream=True, _by_reference=False).remote(call)
         self._ended = False
+        self._open(handle, call)
+
+    def _open(self, handle: DeploymentHandle, call: SpeakCall) -> None:
+        self._stream: Any = handle.options(method_name="speak", stream=True, _by_reference=False).remote(call)
+
+    def _failure(self, error: Exception) -> BaseException:
+        return _cause(error) if isinstance(error, RayTaskError) else error
 
     def __enter__(self) -> SpeechStream:
         return self
@@ -55,8 +67,8 @@ class SpeechStream:
                 if self._note(chunk):
                     return
                 yield chunk.samples
-        except RayTaskError as error:
-            raise _cause(error) from None
+        except (RayTaskError, RequestCancelledError, TaskCancelledError) as error:
+            raise self._failure(error) from None
         raise StreamCutError("the service ended the stream before its last chunk")
 
     async def __aiter__(self) -> AsyncIterator[FloatArray]:
@@ -65,8 +77,8 @@ class SpeechStream:
                 if self._note(chunk):
                     return
                 yield chunk.samples
-        except RayTaskError as error:
-            raise _cause(error) from None
+        except (RayTaskError, RequestCancelledError, TaskCancelledError) as error:
+            raise self._failure(error) from None
         raise StreamCutError("the service ended the stream before its last chunk")
 
     def read(self) -> FloatArray:
@@ -85,6 +97,83 @@ class SpeechStream:
         return chunk.last
 
 
+class WrittenSpeechStream(SpeechStream):
+    """Audio of a text that is spoken while it is written; its pieces are taken as soon as there are any.
+
+    Enter it with `with` or `async with`, then iterate once. Leaving stops the reading of pieces at the next one, and
+    all stages at once. An error in the source of pieces is raised to whoever reads the audio.
+    """
+
+    def __init__(
+        self, handle: DeploymentHandle, pieces: Iterable[str] | AsyncIterable[str], options: dict[str, Any]
+    ) -> None:
+        self._handle = handle
+        self._pieces = pieces
+        self._options = options
+        self._stream = None
+        self._ended = False
+        self._writing: asyncio.Task[None] | None = None
+        self._text_error: Exception | None = None
+
+    def __enter__(self) -> WrittenSpeechStream:
+        if isinstance(self._pieces, AsyncIterable):
+            raise TypeError("pieces of an async iterable need `async with`")
+        source: TextSource = self._handle.open_text.remote().result(timeout_s=_OPEN_TIMEOUT_S)
+        self._open(self._handle, SpeakCall(text=source, **self._options))
+        writer = TextWriter(source)
+        threading.Thread(target=self._write, args=(writer, self._pieces), name="text", daemon=True).start()
+        return self
+
+    async def __aenter__(self) -> WrittenSpeechStream:
+        async with asyncio.timeout(_OPEN_TIMEOUT_S):
+            source: TextSource = await self._handle.open_text.remote()
+        self._open(self._handle, SpeakCall(text=source, **self._options))
+        writer = await asyncio.to_thread(TextWriter, source)
+        self._writing = asyncio.create_task(self._awrite(writer))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.gather(self._writing, return_exceptions=True)
+
+    def _failure(self, error: Exception) -> BaseException:
+        return self._text_error or super()._failure(error)
+
+    def _write(self, writer: TextWriter, pieces: Iterable[str]) -> None:
+        try:
+            for piece in pieces:
+                if self._ended:
+                    return
+                writer.put(piece)
+            writer.end()
+        except Exception as error:  # noqa: BLE001 - raised to whoever reads the audio
+            self._text_broke(error)
+
+    async def _awrite(self, writer: TextWriter) -> None:
+        try:
+            if isinstance(self._pieces, AsyncIterable):
+                async for piece in self._pieces:
+                    await writer.aput(piece)
+            else:
+                rest = iter(self._pieces)
+                while (next_piece := await asyncio.to_thread(next, rest, None)) is not None:
+                    await writer.aput(next_piece)
+            await writer.aend()
+        except Exception as error:  # noqa: BLE001 - raised to whoever reads the audio
+            self._text_broke(error)
+
+    def _text_broke(self, error: Exception) -> None:
+        # A text that nobody speaks any more is not the writer's fault: the audio says why.
+        if self._ended or isinstance(error, InputError | RayActorError):
+            return
+        self._text_error = error
+        self._stream.cancel()
+
+
 class CosyVoiceClient:
     """Speaks through the running application; cheap to create, holds no state of its own."""
 
@@ -95,6 +184,14 @@ class CosyVoiceClient:
     def speak(self, text: str, **options: Any) -> SpeechStream:
         """Start speaking; options are the fields of `SpeakCall` (voice, prompt_audio, seed, ...)."""
         return SpeechStream(self._handle, SpeakCall(text=text, **options))
+
+    def speak_stream(self, pieces: Iterable[str] | AsyncIterable[str], **options: Any) -> WrittenSpeechStream:
+        """Speak a text while it is written, for example by a language model; cut it into pieces anywhere.
+
+        Options are the fields of `SpeakCall` but `text`. A text that does not go on within the service's idle
+        timeout ends with an InputError.
+        """
+        return WrittenSpeechStream(self._handle, pieces, options)
 
     def voices(self) -> list[VoiceInfo]:
         """Saved voices. Not for use inside an event loop."""
@@ -108,4 +205,4 @@ class CosyVoiceClient:
 
 
 def _cause(error: RayTaskError) -> BaseException:
-    return error.cause if isinstance(error.cause, InputError | StreamCutError) else error
+    return error.cause if isinstance(error.cause, InputError | OverloadedError | StreamCutError) else error

@@ -15,6 +15,11 @@ from dataclasses import dataclass, field
 
 from cosyvoice_core.errors import InputError
 
+
+class OverloadedError(RuntimeError):
+    """No more of this kind of work is taken now; it can be tried again."""
+
+
 Piece = str | tuple[int, ...]
 """Characters as they were written, or text ids of one utterance."""
 
@@ -61,12 +66,12 @@ class Mailbox:
         self._texts: dict[str, _Text] = {}
 
     async def open(self, name: str) -> None:
-        """Begin a text. Raises InputError when there are too many."""
+        """Begin a text. Raises OverloadedError when there are too many."""
         oldest = time.monotonic() - self._forget_after_s
         for stale in [known for known, text in self._texts.items() if text.touched < oldest]:
             await self.drop(stale)
         if len(self._texts) >= self._max_texts:
-            raise InputError("input", "too many texts are being written at once", f"{self._max_texts}; try again later")
+            raise OverloadedError(f"{self._max_texts} texts are being written here already; try again shortly")
         self._texts[name] = _Text()
 
     async def put(self, name: str, pieces: tuple[Piece, ...], end: bool = False) -> None:

@@ -8,6 +8,8 @@ from enum import StrEnum
 
 from cosyvoice_core.inputs import FloatArray, Mode
 from cosyvoice_core.utterance import Utterance
+from deployments.mailbox import TextSource
+from deployments.sampling import SamplingSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +18,15 @@ class UtteranceTask:
 
     `history` are speech tokens that are known already (a replay of a broken stage from the token log); the stages
     compute from them what the lost ones had. `request_id` names the request in all logs. `lead_s` is the audio the
-    listener still has before this utterance is heard.
+    listener still has before this utterance is heard. `text` is where the text ids of the utterance arrive, when it
+    is still being written; such an utterance has no history: it is replayed from its start, with the same seed.
     """
 
     request_id: str
     utterance: Utterance
     lead_s: float = 0.0
     history: tuple[int, ...] = ()
+    text: TextSource | None = None
 
 
 class Finish(StrEnum):
@@ -81,18 +85,21 @@ class StreamCutError(RuntimeError):
 class SpeakCall:
     """What a door asks of the service, already in the service's terms; every door builds one of these.
 
-    The voice is a saved one by name, or prompt audio (any container) with its transcript or without. seed None
-    draws one. realtime bounds how far the service runs ahead of a listener; without it a text is rendered as fast
-    as it can be.
+    The text is complete, or where it arrives while it is being written. The voice is a saved one by name, or prompt
+    audio (any container) with its transcript or without. seed None draws one; greedy takes the likeliest token
+    always. realtime bounds how far the service runs ahead of a listener; without it a text is rendered as fast as it
+    can be.
     """
 
-    text: str
+    text: str | TextSource
     voice: str | None = None
     prompt_audio: bytes | None = None
     prompt_text: str = ""
     mode: Mode | None = None
     instructions: str = ""
     seed: int | None = None
+    greedy: bool = False
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
     speed: float = 1.0
     lexicon: Mapping[str, str] = field(default_factory=dict)
     realtime: bool = True

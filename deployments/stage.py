@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 import torch
+from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 
 from deployments.args import DType, StageArgs
 from deployments.messages import StreamCutError
+from deployments.text_source import cause_of
 
 
 class OpenCalls:
@@ -52,7 +54,8 @@ async def hops_of(
     """Open a stream of hops of one kind from another stage; leaving the context cancels whatever is left of it.
 
     The stream goes replica to replica by gRPC: half the latency of object references, and the upstream stage stops
-    when this process dies. Raises StreamCutError from the iterator when the stream ends without its last hop.
+    when this process dies. Raises StreamCutError from the iterator when the stream ends without its last hop, and
+    errors that the request is to blame for as what they are.
     """
     stream = handle.options(method_name=method, stream=True, _by_reference=False).remote(*args)
     ended = False
@@ -60,9 +63,12 @@ async def hops_of(
     async def iterate() -> AsyncIterator[AnyHop]:
         nonlocal ended
         last = False
-        async for hop in stream:
-            last = hop.last
-            yield hop
+        try:
+            async for hop in stream:
+                last = hop.last
+                yield hop
+        except RayTaskError as error:
+            raise cause_of(error) from None
         ended = True
         if not last:
             raise StreamCutError(f"the stream of {method!r} ended before its last hop")

@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from cosyvoice_core.errors import InputError
-from deployments.mailbox import Mailbox, Piece, Pieces, TextSource
+from deployments.mailbox import Mailbox, OverloadedError, Piece, Pieces, TextSource
 
 _NAMESPACE = "cosyvoice"
 # Each waiting reader is one running call of the actor.
@@ -34,7 +34,7 @@ class MailboxOwner:
         ).remote(max_texts, max_size, forget_after_s)
 
     async def open(self) -> TextSource:
-        """A new text. Raises InputError when there are too many."""
+        """A new text. Raises OverloadedError when there are too many."""
         source = TextSource(self.name, uuid.uuid4().hex)
         await _answer(self._actor.open.remote(source.text))
         return source
@@ -77,6 +77,11 @@ class TextReader:
             if not found.pieces:
                 raise InputError("input", f"no text came for {idle_s:g} s", "more text, or its end, before that")
             position += len(found.pieces)
+
+    def drop(self, source: TextSource) -> None:
+        """Forget a text that was read, without waiting; one that is gone already is no error."""
+        if source.mailbox in self._actors:
+            self._actors[source.mailbox].drop.remote(source.text)
 
     async def _actor(self, name: str) -> Any:
         if name not in self._actors:
@@ -127,8 +132,8 @@ def _answer_now(reference: Any) -> None:
 
 
 def cause_of(error: RayTaskError) -> BaseException:
-    """What was wrong with the request, if that is what failed in another process; else the error itself."""
+    """What a caller can act on, if that is what failed in another process; else the error itself."""
     cause: BaseException | None = error
     while isinstance(cause, RayTaskError):
         cause = cause.cause
-    return cause if isinstance(cause, InputError) else error
+    return cause if isinstance(cause, InputError | OverloadedError) else error

@@ -13,8 +13,32 @@ from cosyvoice_core.errors import InputError
 from cosyvoice_core.inputs import Mode
 from cosyvoice_core.utterance import MAX_SEED, MAX_SPEED, MIN_SPEED
 from deployments.messages import SpeakCall
+from deployments.sampling import (
+    MAX_TEMPERATURE,
+    MAX_TOP_K,
+    MAX_WINDOW,
+    MIN_TEMPERATURE,
+    MIN_TOP_P,
+    SamplingSettings,
+)
 
 Format = Literal["wav", "pcm"]
+
+
+class SamplingBody(BaseModel):
+    """How speech tokens are drawn; what is left out is as the checkpoint says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ras: bool = Field(default=True, description="false: repetitions are not treated")
+    top_p: float | None = Field(default=None, ge=MIN_TOP_P, le=1.0, allow_inf_nan=False)
+    top_k: int | None = Field(default=None, ge=1, le=MAX_TOP_K)
+    window: int | None = Field(default=None, ge=0, le=MAX_WINDOW, description="tokens among which repetitions count")
+    tau: float | None = Field(default=None, ge=0.0, le=1.0, allow_inf_nan=False, description="share that is too much")
+    temperature: float | None = Field(default=None, ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE, allow_inf_nan=False)
+
+    def settings(self) -> SamplingSettings:
+        return SamplingSettings(**self.model_dump())
 
 
 class SpeechBody(BaseModel):
@@ -33,6 +57,8 @@ class SpeechBody(BaseModel):
     prompt_text: str = Field(default="", max_length=2000, description="extension: what is said in the prompt audio")
     mode: Mode | None = Field(default=None, description="extension: how the voice is used; chosen by what is given")
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="extension: same seed, same audio")
+    greedy: bool = Field(default=False, description="extension: the likeliest token always, no sampling")
+    sampling: SamplingBody = Field(default_factory=SamplingBody, description="extension: how tokens are drawn")
     lexicon: dict[str, str] = Field(default_factory=dict, description="extension: word -> replacement")
     realtime: bool = Field(
         default=True, description="extension: false renders as fast as possible, for files rather than listeners"
@@ -51,6 +77,8 @@ class SpeechBody(BaseModel):
             mode=self.mode,
             instructions=self.instructions,
             seed=self.seed,
+            greedy=self.greedy,
+            sampling=self.sampling.settings(),
             speed=self.speed,
             lexicon=self.lexicon,
             realtime=self.realtime,
@@ -84,7 +112,7 @@ async def _read_form(request: Request) -> tuple[SpeechBody, SpeakCall]:
                 audio = await value.read()
             elif name == "prompt_audio":
                 raise InputError(name, "this field takes a file", "audio as an upload")
-            elif name == "lexicon":
+            elif name in ("lexicon", "sampling"):
                 fields[name] = _json_field(name, value)
             else:
                 fields[name] = value
@@ -96,4 +124,4 @@ def _json_field(name: str, value: str) -> object:
     try:
         return json.loads(value)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(name, f"not valid JSON ({error})", "a JSON object of strings") from None
+        raise InputError(name, f"not valid JSON ({error})", "a JSON object") from None

@@ -18,7 +18,14 @@ from deployments.ingress.limits import BodyLimit
 from deployments.ingress.service import SpeechService
 from deployments.ingress.speech import speech_routes
 from deployments.ingress.status import status_routes
+from deployments.mailbox import TextSource
 from deployments.messages import SpeakCall, SpeechChunk, VoiceInfo
+from deployments.text_source import MailboxOwner
+
+# Of one replica: what callers write, and for each of those a few utterances on their way to the language model.
+_GROWING_TEXTS = 1024
+# Texts are dropped by whoever speaks them; these were opened and never spoken.
+_FORGET_TEXT_AFTER_S = 3600.0
 
 
 class Ingress:
@@ -38,16 +45,24 @@ class Ingress:
             "FlowDecoder": flow_decoder,
             "Vocoder": vocoder,
         }
-        self._service = SpeechService(args, vocoder, stages)
+        texts = MailboxOwner(_GROWING_TEXTS, args.limits.max_text_chars, _FORGET_TEXT_AFTER_S)
+        self._service = SpeechService(args, vocoder, stages, texts)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return make_api(self._service)
 
     async def speak(self, call: SpeakCall) -> AsyncIterator[SpeechChunk]:
-        """The answer to a handle call, chunk by chunk; the last chunk is empty and says so."""
+        """The answer to a handle call, chunk by chunk; the last chunk is empty and says so.
+
+        `call.text` may be what `open_text` of any replica gave: it is then spoken while it is written.
+        """
         async with aclosing(self._service.speak(call, uuid.uuid4().hex)) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+    async def open_text(self) -> TextSource:
+        """A text to be written with `deployments.text_source.TextWriter`. Raises OverloadedError."""
+        return await self._service.open_text()
 
     async def voices(self) -> list[VoiceInfo]:
         return self._service.voices.infos()

@@ -12,6 +12,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from cosyvoice_core.errors import InputError
 from deployments.ingress.utterance import StageStalledError
+from deployments.mailbox import OverloadedError
 from deployments.messages import StreamCutError
 
 logger = logging.getLogger("ray.serve")
@@ -49,6 +50,8 @@ def answer_for(error: BaseException) -> Answer:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         param = ".".join(str(part) for part in first["loc"]) or None
         return invalid(f"{param or 'body'}: {first['msg']}", param)
+    if isinstance(error, OverloadedError):
+        return Answer(503, str(error), "server_error", code="overloaded")
     if isinstance(error, BackPressureError | DeploymentUnavailableError):
         return Answer(503, "all replicas are busy; try again shortly", "server_error", code="overloaded")
     if isinstance(error, RayActorError | StreamCutError):

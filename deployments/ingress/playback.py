@@ -70,9 +70,12 @@ class SegmentPlayer:
         sample_rate: int,
         realtime: bool,
         pause_s: float,
+        ready: Callable[[], bool] = lambda: True,
     ) -> None:
+        """ready: whether the next utterance can be had without waiting for its text."""
         self._next_utterance = next_utterance
         self._start = start
+        self._ready = ready
         self._playback = playback
         self._sample_rate = sample_rate
         self._realtime = realtime
@@ -104,7 +107,7 @@ class SegmentPlayer:
                 await segment.close()
 
     async def _look_ahead(self) -> None:
-        while len(self._upcoming) < self._playback.look_ahead_segments and self._overrun_s <= 0:
+        while len(self._upcoming) < self._playback.look_ahead_segments and self._overrun_s <= 0 and self._ready():
             segment = await self._open()
             if segment is None:
                 return

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 
@@ -28,9 +29,12 @@ from cosyvoice_core.voice.encoder import EncodedVoice
 from cosyvoice_core.voice.saved import load_saved_voices
 from deployments.args import AppArgs
 from deployments.ingress.playback import SegmentPlayer
+from deployments.ingress.streamed import StreamedUtterances
 from deployments.ingress.utterance import audio_of
 from deployments.ingress.voices import VoiceRegistry
+from deployments.mailbox import TextSource
 from deployments.messages import AudioHop, SpeakCall, SpeechChunk, StageInfo, UtteranceTask
+from deployments.text_source import MailboxOwner, TextReader
 
 _INFO_TIMEOUT_S = 2.0
 
@@ -38,8 +42,15 @@ _INFO_TIMEOUT_S = 2.0
 class SpeechService:
     """The service as seen by its doors."""
 
-    def __init__(self, args: AppArgs, vocoder: DeploymentHandle, stages: dict[str, DeploymentHandle]) -> None:
-        """`stages` are all inner deployments by name, `vocoder` the one that gives audio."""
+    def __init__(
+        self,
+        args: AppArgs,
+        vocoder: DeploymentHandle,
+        stages: dict[str, DeploymentHandle],
+        texts: MailboxOwner | None = None,
+    ) -> None:
+        """`stages` are all inner deployments by name, `vocoder` the one that gives audio; `texts` keeps texts that
+        are still being written, which cannot be spoken without."""
         directory = CheckpointDirectory(resolve_model(args.model_source(), progress=False))
         config = read_model_config(directory.path)
         tokenizer = Tokenizer.from_directory(directory.tokenizer)
@@ -49,7 +60,10 @@ class SpeechService:
         self.args = args
         self.sample_rate = config.sample_rate
         self.voices = VoiceRegistry(voices, config.token_rate)
-        self._planner = UtterancePlanner(text, config.lm)
+        self._planner = UtterancePlanner(text, config.lm, args.streamed.limits())
+        self._sampling = config.lm.sampling
+        self._texts = texts
+        self._reader = TextReader()
         self._vocoder = vocoder
         self._stages = stages
         # Text is normalised and tokenised off the event loop; one thread, as the number reader is not reentrant.
@@ -58,12 +72,8 @@ class SpeechService:
     def check(self, call: SpeakCall, *, streamed: bool) -> None:
         """Raise InputError for whatever can be seen to be wrong without computing anything."""
         limits = self.args.limits
-        if not call.text.strip():
-            raise InputError("input", "the text is empty", "some words to speak")
-        most = limits.max_text_chars if streamed else limits.max_unstreamed_chars
-        if len(call.text) > most:
-            kind = "a streamed answer" if streamed else "an answer sent whole; use stream=true for more"
-            raise InputError("input", f"the text has {len(call.text)} characters", f"at most {most} for {kind}")
+        if isinstance(call.text, str):
+            self._check_text(call.text, streamed=streamed)
         if len(call.instructions) > limits.max_instruction_chars:
             raise InputError(
                 "instructions",
@@ -80,6 +90,20 @@ class SpeechService:
         if call.voice is not None:
             self.voices.get(call.voice)
 
+    def _check_text(self, text: str, *, streamed: bool) -> None:
+        limits = self.args.limits
+        if not text.strip():
+            raise InputError("input", "the text is empty", "some words to speak")
+        most = limits.max_text_chars if streamed else limits.max_unstreamed_chars
+        if len(text) > most:
+            kind = "a streamed answer" if streamed else "an answer sent whole; use stream=true for more"
+            raise InputError("input", f"the text has {len(text)} characters", f"at most {most} for {kind}")
+
+    async def open_text(self) -> TextSource:
+        """Where a caller can write a text that is to be spoken while it is written. Raises OverloadedError."""
+        assert self._texts is not None
+        return await self._texts.open()
+
     async def speak(
         self, call: SpeakCall, request_id: str, *, streamed: bool = True
     ) -> AsyncGenerator[SpeechChunk, None]:
@@ -88,16 +112,37 @@ class SpeechService:
         Raises InputError before any stage works on the text; closing the generator stops all stages.
         """
         self.check(call, streamed=streamed)
-        seed = secrets.randbelow(MAX_SEED) if call.seed is None else call.seed
         request = SpeechRequest(
-            text=call.text,
+            text=call.text if isinstance(call.text, str) else "",
             voice=await self._voice(call),
             mode=call.mode,
             instruction=call.instructions,
-            seed=seed,
+            seed=secrets.randbelow(MAX_SEED) if call.seed is None else call.seed,
             speed=call.speed,
+            greedy=call.greedy,
+            sampling=call.sampling.over(self._sampling),
             lexicon=Lexicon.from_mapping(call.lexicon),
         )
+        realtime = call.realtime and streamed
+        pause_s = self.args.playback.pause_s if call.pause_s is None else call.pause_s
+        plan = partial(
+            SegmentPlayer,
+            playback=self.args.playback,
+            sample_rate=self.sample_rate,
+            realtime=realtime,
+            pause_s=pause_s,
+        )
+        if isinstance(call.text, str):
+            chunks = self._speak_complete(request, request_id, plan)
+        else:
+            chunks = self._speak_growing(request, request_id, self._pieces(call.text), plan)
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+
+    async def _speak_complete(
+        self, request: SpeechRequest, request_id: str, plan: Callable[..., SegmentPlayer]
+    ) -> AsyncGenerator[SpeechChunk, None]:
         utterances = self._planner.utterances(request)
 
         async def next_utterance() -> Utterance | None:
@@ -106,19 +151,43 @@ class SpeechService:
         def start(utterance: Utterance, lead_s: float) -> AsyncGenerator[AudioHop, None]:
             return audio_of(UtteranceTask(request_id, utterance, lead_s), self._vocoder, self.args.playback)
 
-        player = SegmentPlayer(
-            next_utterance,
-            start,
-            self.args.playback,
-            sample_rate=self.sample_rate,
-            realtime=call.realtime and streamed,
-            pause_s=self.args.playback.pause_s if call.pause_s is None else call.pause_s,
-        ).play()
-        try:
-            async for chunk in player:
+        async with aclosing(plan(next_utterance, start).play()) as chunks:
+            async for chunk in chunks:
                 yield chunk
+
+    async def _speak_growing(
+        self, request: SpeechRequest, request_id: str, pieces: AsyncIterator[str], plan: Callable[..., SegmentPlayer]
+    ) -> AsyncGenerator[SpeechChunk, None]:
+        assert self._texts is not None
+        make = partial(self._planner.streamed_utterance, request)
+        make(0)
+
+        def start(
+            utterance: Utterance, lead_s: float, source: TextSource, text_age_s: Callable[[], float]
+        ) -> AsyncGenerator[AudioHop, None]:
+            task = UtteranceTask(request_id, utterance, lead_s, text=source)
+            return audio_of(task, self._vocoder, self.args.playback, text_age_s)
+
+        async with StreamedUtterances(
+            pieces,
+            self._planner.streamed(request),
+            make,
+            self._texts,
+            self._text_thread,
+            self.args.limits.max_text_chars,
+        ) as utterances:
+            player = plan(utterances.next_utterance, partial(utterances.audio, start), ready=lambda: utterances.ready)
+            async with aclosing(player.play()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    async def _pieces(self, source: TextSource) -> AsyncIterator[str]:
+        try:
+            async for piece in self._reader.pieces(source, self.args.lm.text_idle_timeout_s):
+                assert isinstance(piece, str)
+                yield piece
         finally:
-            await player.aclose()
+            self._reader.drop(source)
 
     async def _voice(self, call: SpeakCall) -> VoicePrompt:
         if call.prompt_audio is None:

@@ -2,14 +2,17 @@
 
 The log is the only state needed to go on elsewhere: the language model continues after the tokens that are known,
 the flow recomputes its caches from them, source noise is a function of absolute position, and samples already sent
-are dropped. So a replayed utterance goes on where it stopped, up to float rounding.
+are dropped. So a replayed utterance goes on where it stopped, up to float rounding. An utterance whose text is still
+being written is made again from its start instead, with the same seed: its tokens depend on its text alone, and the
+mailbox has kept that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
 
 from ray.exceptions import RayActorError
@@ -43,25 +46,25 @@ class TokenLog:
 
 
 async def audio_of(
-    task: UtteranceTask, vocoder: DeploymentHandle, playback: PlaybackArgs
+    task: UtteranceTask,
+    vocoder: DeploymentHandle,
+    playback: PlaybackArgs,
+    text_age_s: Callable[[], float] = lambda: math.inf,
 ) -> AsyncGenerator[AudioHop, None]:
     """Audio hops of one utterance to its end, replayed after the death of a stage.
 
+    text_age_s: seconds since more of its text arrived; a text that is being written excuses silence.
     Raises StageStalledError when nothing comes in time, and the stage's own error when replays are used up.
     """
     log = TokenLog()
     for attempt in range(playback.max_replays + 1):
         ids_before = samples_before = 0
         try:
-            replay = replace(task, history=tuple(log.ids))
+            replay = task if task.text is not None else replace(task, history=tuple(log.ids))
             async with hops_of(AudioHop, vocoder, "synthesize", replay) as hops:
                 while True:
                     limit = playback.stall_timeout_s if log.samples else playback.first_audio_timeout_s
-                    try:
-                        async with asyncio.timeout(limit):
-                            hop = await anext(hops)
-                    except TimeoutError:
-                        raise StageStalledError(f"no audio within {limit:g} s") from None
+                    hop = await _within(anext(hops), limit, text_age_s)
                     fresh = log.accept(hop, ids_before, samples_before)
                     ids_before += len(hop.ids)
                     samples_before += len(hop.samples)
@@ -81,3 +84,20 @@ async def audio_of(
                 log.samples,
                 type(error).__name__,
             )
+
+
+async def _within(hop: Awaitable[AudioHop], limit_s: float, text_age_s: Callable[[], float]) -> AudioHop:
+    """`hop` if it comes within `limit_s` of the call and of the last text; raises StageStalledError."""
+    waiting = asyncio.ensure_future(hop)
+    try:
+        left_s = limit_s
+        while left_s > 0:
+            done, _ = await asyncio.wait({waiting}, timeout=left_s)
+            if done:
+                return waiting.result()
+            left_s = limit_s - text_age_s()
+        raise StageStalledError(f"no audio within {limit_s:g} s")
+    finally:
+        if not waiting.done():
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 
 import torch
 
@@ -16,7 +16,9 @@ from cosyvoice_core.hops import HopCutter
 from cosyvoice_core.lm.vocabulary import SpeechVocabulary
 from deployments.args import AppArgs
 from deployments.messages import Finish, StageInfo, TokenHop, UtteranceTask
+from deployments.metrics import LanguageModelMetrics
 from deployments.speech_lm.engine_choice import make_engine
+from deployments.speech_lm.text import GrowingTexts
 from deployments.stage import OpenCalls, resolve_device, resolve_dtype
 
 logger = logging.getLogger("ray.serve")
@@ -34,10 +36,15 @@ class SpeechLM:
         self._hops = args.hops.plan()
         self._device, self._dtype = resolve_device(args.lm), resolve_dtype(args.lm.dtype)
         self._open = OpenCalls()
+        self._texts = GrowingTexts(args.lm.growing_texts, args.lm.text_idle_timeout_s)
+        self._metrics = LanguageModelMetrics()
         self._engine = make_engine(directory.path, config, args.lm)
 
     async def generate(self, task: UtteranceTask) -> AsyncIterator[TokenHop]:
-        """Hops of speech tokens; tokens of the task's history come first, as if just decoded."""
+        """Hops of speech tokens; tokens of the task's history come first, as if just decoded.
+
+        Raises OverloadedError for a growing text beyond those this replica takes, InputError when it breaks off.
+        """
         utterance = task.utterance
         ends = self._hops.ends(len(utterance.inputs.flow_prompt_tokens), self._flow)
         source = utterance.inputs.source_tokens
@@ -48,10 +55,15 @@ class SpeechLM:
             yield TokenHop(cutter.rest(), last=True, finish=Finish.END_OF_SPEECH)
             return
         cutter = HopCutter(ends, task.history)
-        request = utterance.token_request(self._vocabulary, task.history)
-        with self._open:
-            async with aclosing(self._engine.generate(request)) as batches:
+        with self._open, self._metrics.request() as metrics, ExitStack() as stack:
+            if task.text is None:
+                tokens = self._engine.generate(utterance.token_request(self._vocabulary, task.history))
+            else:
+                text = stack.enter_context(self._texts.admit()).ids(task.text, metrics)
+                tokens = self._engine.generate_stream(utterance.stream_request(), text)
+            async with aclosing(tokens) as batches:
                 async for batch in batches:
+                    metrics.tokens(len(batch.ids))
                     for ids in cutter.add(batch.ids):
                         yield TokenHop(ids, last=False)
                     if batch.finish is not None:

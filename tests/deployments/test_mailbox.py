@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from cosyvoice_core.errors import InputError
-from deployments.mailbox import Mailbox, Pieces
+from deployments.mailbox import Mailbox, OverloadedError, Pieces
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ async def test_sizes_and_numbers_are_bounded(mailbox: Mailbox) -> None:
     with pytest.raises(InputError, match="ended already"):
         await mailbox.put("a", ("",))
     await mailbox.open("b")
-    with pytest.raises(InputError, match="too many texts"):
+    with pytest.raises(OverloadedError, match="2 texts"):
         await mailbox.open("c")
 
 

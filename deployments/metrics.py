@@ -1,0 +1,98 @@
+"""What the stages count, for Ray's Prometheus endpoint of each node. Names there begin with `ray_`.
+
+Ray adds application, deployment and replica as tags.
+"""
+
+from __future__ import annotations
+
+import time
+
+from ray.serve.metrics import Counter, Gauge, Histogram
+
+_FIRST_TOKEN_MS = [5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000, 10000]
+
+
+class LanguageModelMetrics:
+    """Requests of one replica of the language model by what they are doing, and the tokens it gives.
+
+    waiting: no token yet; paused: the text ran out while it is still being written; running: all others.
+    """
+
+    def __init__(self) -> None:
+        self._first_token = Histogram(
+            "cosyvoice_lm_first_token_ms",
+            description="Time from a request's arrival (or its first text) to its first speech token.",
+            boundaries=_FIRST_TOKEN_MS,
+        )
+        self._tokens = Counter("cosyvoice_lm_tokens", description="Speech tokens generated.")
+        self._gauges = {
+            state: Gauge(f"cosyvoice_lm_{state}_requests", description=f"Requests that are {state} now.")
+            for state in ("waiting", "running", "paused")
+        }
+        self._counts = dict.fromkeys(self._gauges, 0)
+        for gauge in self._gauges.values():
+            gauge.set(0)
+
+    def request(self) -> RequestMetrics:
+        return RequestMetrics(self)
+
+    def first_token(self, seconds: float) -> None:
+        self._first_token.observe(max(seconds * 1000, 0.001))
+
+    def tokens(self, count: int) -> None:
+        if count:
+            self._tokens.inc(count)
+
+    def moved(self, before: str | None, after: str | None) -> None:
+        """A request goes from one state to another; None is outside."""
+        if before == after:
+            return
+        for state, change in ((before, -1), (after, 1)):
+            if state is not None:
+                self._counts[state] += change
+                self._gauges[state].set(self._counts[state])
+
+
+class RequestMetrics:
+    """One request; enter it for as long as it lasts."""
+
+    def __init__(self, metrics: LanguageModelMetrics) -> None:
+        self._metrics = metrics
+        self._state: str | None = None
+        self._began = time.monotonic()
+        self._heard = False
+        self._paused = False
+
+    def __enter__(self) -> RequestMetrics:
+        self._update("waiting")
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._update(None)
+
+    def tokens(self, count: int) -> None:
+        """So many tokens were given."""
+        if count and not self._heard:
+            self._heard = True
+            self._metrics.first_token(time.monotonic() - self._began)
+        self._metrics.tokens(count)
+        self._note()
+
+    def text_awaited(self) -> None:
+        """All text there was has been taken, and more is to come."""
+        self._paused = True
+        self._note()
+
+    def text_arrived(self) -> None:
+        if self._paused and not self._heard:
+            self._began = time.monotonic()
+        self._paused = False
+        self._note()
+
+    def _note(self) -> None:
+        if self._state is not None:
+            self._update("paused" if self._paused else "running" if self._heard else "waiting")
+
+    def _update(self, state: str | None) -> None:
+        self._metrics.moved(self._state, state)
+        self._state = state
