@@ -57,7 +57,7 @@ class VllmTokenEngine:
         args = args.model_copy(update={"max_model_len": min(args.max_model_len, config.max_positions)})
         self._room = args.max_model_len
         self._idle_s = args.idle_release_s
-        self._places = Places(max_sequences, args.yield_lead_s, token_rate)
+        self.places = Places(max_sequences, args.yield_lead_s, token_rate)
         self._numbers = itertools.count()
         self._llm = vllm_process.start(folder, device, dtype, max_sequences, args, stat_loggers or [])
 
@@ -66,13 +66,23 @@ class VllmTokenEngine:
         """Requests that vLLM holds, paused ones included."""
         return int(self._llm.get_num_unfinished_requests())
 
+    @property
+    def asking(self) -> int:
+        """Complete texts that are being spoken or wait to be."""
+        return self.places.asking
+
+    @property
+    def process(self) -> int:
+        """Process id of the engine."""
+        return int(self._llm.engine_core.resources.engine_manager.processes[0].pid)
+
     async def generate(self, request: TokenRequest) -> AsyncGenerator[TokenBatch, None]:
         prompt = self.vocabulary.merged(request.prompt_ids)
         self._require_room(len(prompt) + max(request.min_tokens, 1))
         plan = CompleteText(self.vocabulary, prompt, request.min_tokens, request.max_tokens)
         for id_ in self.vocabulary.speech(request.history):
             plan.produced(id_)
-        place = Place(self._places)
+        place = Place(self.places)
         finish: Finish | None = None
         while finish is None:
             left = min(request.max_tokens - len(plan.spoken), self._room - len(plan.context))
@@ -166,7 +176,7 @@ class VllmTokenEngine:
                     return
                 params = Turn(action.closing, left, 0, position, prompt).params(request, self.vocabulary)
                 if talk is None:
-                    talk = Conversation(self._llm, self._name(), Place(self._places).priority, params)
+                    talk = Conversation(self._llm, self._name(), Place(self.places).priority, params)
                 begun, predicted = len(plan.context), 0
                 with _translated():
                     async with aclosing(talk.turn(plan.context[fed:], params)) as portions:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -44,8 +44,16 @@ def start_engine(golden_lm: Path, tmp_path_factory: pytest.TempPathFactory) -> C
     models, source = ConvertedModels(tmp_path_factory.mktemp("models")), golden_lm / "ckpt" / "llm.pt"
     folder = models.model(source, config, torch.float32, widening_factor(config))
 
-    def start(args: VllmArgs, max_sequences: int = 16) -> VllmTokenEngine:
-        return VllmTokenEngine(folder, config, device=cpu, dtype=torch.float32, max_sequences=max_sequences, args=args)
+    def start(args: VllmArgs, max_sequences: int = 16, stat_loggers: list[Any] | None = None) -> VllmTokenEngine:
+        return VllmTokenEngine(
+            folder,
+            config,
+            device=cpu,
+            dtype=torch.float32,
+            max_sequences=max_sequences,
+            args=args,
+            stat_loggers=stat_loggers,
+        )
 
     return start
 

@@ -1,0 +1,81 @@
+"""Listeners that leave at any moment leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+from contextlib import aclosing
+
+import psutil
+import pytest
+
+from cosyvoice_core.lm.engine import TorchEngine
+from cosyvoice_core.lm.request import StreamRequest
+from deployments.speech_lm.vllm_engine import VllmTokenEngine
+from tests.vllm.speaking import arriving, heard, requests
+
+pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
+
+REQUESTS = 1000
+AT_ONCE = 24
+
+
+def resident(engine: VllmTokenEngine) -> int:
+    """Bytes of this process and of the engine's."""
+    gc.collect()
+    return sum(psutil.Process(pid).memory_info().rss for pid in (psutil.Process().pid, engine.process))
+
+
+async def listen_a_while(engine: VllmTokenEngine, number: int, chance: random.Random) -> None:
+    """One request, complete or streamed, that is left after some batches, by a deadline or by cancelling the task."""
+    (request,) = requests(engine, 1, max_tokens=40, min_tokens=40, seed=number)
+    text = [[chance.randrange(500)] for _ in range(12)]
+    batches = engine.generate(request) if number % 2 else engine.generate_stream(StreamRequest(), arriving(text, 0.001))
+
+    async def listen(most: int) -> None:
+        async with aclosing(batches):
+            async for _ in batches:
+                most -= 1
+                if not most:
+                    return
+
+    way = number % 3
+    task = asyncio.create_task(listen(chance.randrange(1, 30) if way == 0 else 1000))
+    if way == 1:
+        await asyncio.sleep(chance.random() * 0.3)
+        task.cancel()
+    elif way == 2:
+        task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled() or task.exception() is None
+
+
+async def test_a_thousand_requests_left_at_random(engine: VllmTokenEngine, oracle: TorchEngine) -> None:
+    chance = random.Random(0)
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def one(number: int) -> None:
+        async with places:
+            await listen_a_while(engine, number, chance)
+
+    await asyncio.gather(*(one(number) for number in range(200)))
+    before = resident(engine)
+    await asyncio.gather(*(one(number) for number in range(200, REQUESTS)))
+    assert engine.unfinished == 0
+    assert engine.asking == 0
+    grown = resident(engine) - before
+    assert grown < 30 * 2**20, f"{grown / 2**20:.0f} MB more after {REQUESTS - 200} requests"
+    tasks = [task for task in asyncio.all_tasks() if "ArrivingText" in repr(task) or "handle_inputs" in repr(task)]
+    assert tasks == []
+    for request in requests(engine, 2):
+        assert (await heard(engine, request))[0] == list(oracle.generate(request))
+
+
+async def test_a_place_is_free_at_once(engine: VllmTokenEngine) -> None:
+    for request in requests(engine, 5, max_tokens=900, min_tokens=900):
+        batches = engine.generate(request)
+        await anext(batches)
+        assert engine.unfinished == 1
+        await batches.aclose()
+        assert engine.unfinished == 0
