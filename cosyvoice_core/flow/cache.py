@@ -7,15 +7,47 @@ a chunk is complete nothing that arrives later can change them, so the tails, ke
 chunks never need recomputation (docs/model.md, "Exact incremental computation"). Only the last push of a stream
 may end inside a chunk, and nothing follows it.
 
+For the same reason caches of the chunks that depend on a voice's prompt alone can be forked: all utterances of the
+voice read them, none writes them.
+
 Knows nothing of layers: each layer is handed the piece of cache that belongs to it.
 """
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 _GROWTH_FRAMES = 256
+
+
+class Tail(Protocol):
+    """Input frames that a causal convolution still needs."""
+
+    def extend(self, x: Tensor) -> Tensor:
+        """Prepend what is kept (zeros at the start of a stream) to x (B, T, C) and keep its new end."""
+        ...
+
+
+class Attended(Protocol):
+    """Keys and values that an attention layer still needs."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """Keep k and v (B, heads, T, head_dim) and attend from q to all that is kept."""
+        ...
+
+
+class LayerCaches(Protocol):
+    """Hands out the caches of one pass in the order the layers run."""
+
+    def rewind(self) -> None: ...
+
+    def tail(self, width: int) -> Tail: ...
+
+    def attention(self) -> Attended: ...
 
 
 class TailCache:
@@ -23,17 +55,21 @@ class TailCache:
 
     __slots__ = ("frames", "width")
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, frames: Tensor | None = None) -> None:
         self.width = width
-        self.frames: Tensor | None = None
+        self.frames = frames
 
     def extend(self, x: Tensor) -> Tensor:
-        """Prepend what is kept (zeros at the start of a stream) to x (B, T, C) and keep its new end."""
-        if self.frames is None:
-            self.frames = x.new_zeros(x.shape[0], self.width, x.shape[2])
-        joined = torch.cat((self.frames, x), dim=1)
+        joined = torch.cat((self.kept(x), x), dim=1)
         self.frames = joined[:, joined.shape[1] - self.width :].clone()
         return joined
+
+    def kept(self, like: Tensor) -> Tensor:
+        """(B, width, C); zeros in the shape of `like` (B, T, C) at the start of a stream."""
+        return like.new_zeros(like.shape[0], self.width, like.shape[2]) if self.frames is None else self.frames
+
+    def fork(self) -> TailCache:
+        return TailCache(self.width, self.frames)
 
     @property
     def nbytes(self) -> int:
@@ -41,27 +77,42 @@ class TailCache:
 
 
 class KVCache:
-    """Keys and values of one attention layer, each (B, heads, S, head_dim), grown in steps."""
+    """Keys and values of one attention layer, each (B, heads, S, head_dim), grown in steps.
 
-    __slots__ = ("_keys", "_values", "length")
+    A fork reads the same storage; whoever extends it first moves to storage of its own.
+    """
+
+    __slots__ = ("_keys", "_shared", "_values", "length")
 
     def __init__(self) -> None:
         self.length = 0
         self._keys: Tensor | None = None
         self._values: Tensor | None = None
+        self._shared = False
 
     def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Append (B, heads, T, head_dim) and return views of all keys and values so far."""
         end = self.length + keys.shape[2]
-        self._keys = self._grown(self._keys, keys, end)
-        self._values = self._grown(self._values, values, end)
+        self._keys = self._writable(self._keys, keys, end)
+        self._values = self._writable(self._values, values, end)
+        self._shared = False
         self._keys[:, :, self.length : end] = keys
         self._values[:, :, self.length : end] = values
         self.length = end
         return self._keys[:, :, :end], self._values[:, :, :end]
 
-    def _grown(self, store: Tensor | None, like: Tensor, needed: int) -> Tensor:
-        if store is not None and store.shape[2] >= needed:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        k, v = self.extend(k, v)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+    def fork(self) -> KVCache:
+        twin = KVCache()
+        twin.length, twin._keys, twin._values, twin._shared = self.length, self._keys, self._values, True
+        self._shared = True
+        return twin
+
+    def _writable(self, store: Tensor | None, like: Tensor, needed: int) -> Tensor:
+        if store is not None and store.shape[2] >= needed and not self._shared:
             return store
         capacity = -(-needed // _GROWTH_FRAMES) * _GROWTH_FRAMES
         grown = like.new_empty(like.shape[0], like.shape[1], capacity, like.shape[3])
@@ -103,6 +154,13 @@ class StackCache:
             self._attentions.append(KVCache())
         self._next_attention += 1
         return self._attentions[self._next_attention - 1]
+
+    def fork(self) -> StackCache:
+        """A cache that goes on from here by itself, and reads what is here without copying it."""
+        twin = StackCache()
+        twin._tails = [tail.fork() for tail in self._tails]
+        twin._attentions = [kv.fork() for kv in self._attentions]
+        return twin
 
     @property
     def nbytes(self) -> int:

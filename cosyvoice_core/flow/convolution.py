@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cosyvoice_core.flow.cache import StackCache
+from cosyvoice_core.flow.cache import LayerCaches
 
 
 class CausalConv(nn.Conv1d):
@@ -27,7 +27,7 @@ class CausalConv(nn.Conv1d):
     def _as_product_weight(self) -> Tensor:
         return self.weight.detach().transpose(1, 2).flatten(1).contiguous()
 
-    def forward(self, x: Tensor, cache: StackCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCaches | None = None) -> Tensor:
         """x (B, T, in) -> (B, T, out); what precedes x comes from the cache, or is zero."""
         width = self.kernel_size[0] - 1
         joined = F.pad(x, (0, 0, width, 0)) if cache is None else cache.tail(width).extend(x)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cosyvoice_core.config import FlowConfig
-from cosyvoice_core.flow.cache import StackCache
+from cosyvoice_core.flow.cache import LayerCaches
 from cosyvoice_core.flow.convolution import CausalConv
 from cosyvoice_core.flow.masks import chunk_mask, with_padding
 
@@ -51,7 +51,7 @@ class Block(nn.Module):
         super().__init__()
         self.block = nn.ModuleDict({"0": CausalConv(in_channels, out_channels, 3), "2": nn.LayerNorm(out_channels)})
 
-    def forward(self, x: Tensor, valid: Tensor | None, cache: StackCache | None) -> Tensor:
+    def forward(self, x: Tensor, valid: Tensor | None, cache: LayerCaches | None) -> Tensor:
         return _masked(F.mish(self.block["2"](self.block["0"](_masked(x, valid), cache))), valid)
 
 
@@ -70,7 +70,7 @@ class Resnet(nn.Module):
         out: Tensor = self.mlp["1"](F.mish(embedding))
         return out
 
-    def forward(self, x: Tensor, time: Tensor, valid: Tensor | None, cache: StackCache | None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, valid: Tensor | None, cache: LayerCaches | None) -> Tensor:
         h = self.block1(x, valid, cache) + time[:, None]
         h = self.block2(h, valid, cache)
         shortcut = F.linear(_masked(x, valid), self.res_conv.weight[:, :, 0], self.res_conv.bias)
@@ -90,14 +90,15 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(dim, inner, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(inner, dim)])
 
-    def forward(self, x: Tensor, mask: Tensor | None, cache: StackCache | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, cache: LayerCaches | None) -> Tensor:
         q, k, v = (
             projection(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for projection in (self.to_q, self.to_k, self.to_v)
         )
-        if cache is not None:
-            k, v = cache.attention().extend(k, v)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        if cache is None:
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        else:
+            out = cache.attention().attend(q, k, v, mask)
         merged: Tensor = self.to_out[0](out.transpose(1, 2).flatten(2))
         return merged
 
@@ -131,7 +132,7 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(dim)
         self.ff = FeedForward(dim)
 
-    def forward(self, x: Tensor, mask: Tensor | None, cache: StackCache | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, cache: LayerCaches | None) -> Tensor:
         x = x + self.attn1(self.norm1(x), mask, cache)
         out: Tensor = x + self.ff(self.norm3(x))
         return out
@@ -181,18 +182,18 @@ class Estimator(nn.Module):
         *,
         streaming: bool,
         valid: Tensor | None = None,
-        cache: StackCache | None = None,
-        first: int = 0,
+        cache: LayerCaches | None = None,
     ) -> Tensor:
-        """Velocity (B, T, bins) of frames that start at absolute frame `first`.
+        """Velocity (B, T, bins).
 
         x, mu, condition (B, T, bins); speaker (B, bins); times from `project_time`; valid (B, T) bool marks frames
-        that are not padding (padded frames come out as zero); with a cache, earlier frames are read from it.
+        that are not padding (padded frames come out as zero). With a cache the frames are one chunk, or the part of it
+        there is at the end of speech: all of it sees all of itself and of what the cache holds.
         """
         if cache is not None:
             cache.rewind()
         frames = x.shape[1]
-        mask = chunk_mask(first, frames, first + frames, self.chunk, x.device) if streaming else None
+        mask = chunk_mask(0, frames, frames, self.chunk, x.device) if streaming else None
         mask = with_padding(mask, valid)
         h = torch.cat((x, mu, speaker[:, None].expand(-1, frames, -1), condition), dim=2)
 
@@ -219,7 +220,7 @@ class Estimator(nn.Module):
         time: Tensor,
         mask: Tensor | None,
         valid: Tensor | None,
-        cache: StackCache | None,
+        cache: LayerCaches | None,
     ) -> Tensor:
         h = resnet(h, time, valid, cache)
         for block in _modules(transformers):

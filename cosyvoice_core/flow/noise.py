@@ -23,15 +23,19 @@ class StartNoise:
         drawn = torch.randn((1, mel_bins, MAX_FRAMES), generator=generator)
         self._frames = drawn[0].T.contiguous().to(device=device, dtype=dtype)
 
+    def require(self, frames: int) -> None:
+        """Raises InputError when an utterance of so many frames, its prompt included, is too long."""
+        if frames > MAX_FRAMES:
+            raise InputError(
+                "input",
+                f"prompt and speech need {frames} mel frames",
+                f"at most {MAX_FRAMES} (300 s) in one segment",
+            )
+
     def frames(self, start: int, count: int) -> Tensor:
         """Noise of `count` frames from absolute frame `start`, (count, bins).
 
         Raises InputError past the end: prompt and speech together may last 300 s.
         """
-        if start + count > MAX_FRAMES:
-            raise InputError(
-                "input",
-                f"prompt and speech need {start + count} mel frames",
-                f"at most {MAX_FRAMES} (300 s) in one segment",
-            )
+        self.require(start + count)
         return self._frames[start : start + count]

@@ -48,9 +48,23 @@ class Solver:
         self.grid = TimeGrid.cosine(steps)
         self.cfg_rate = cfg_rate
         parameter = next(estimator.parameters())
-        self._projections = [
-            estimator.project_time(torch.full((1,), t, device=parameter.device)) for t in self.grid.times
-        ]
+        by_step = [estimator.project_time(torch.full((1,), t, device=parameter.device)) for t in self.grid.times]
+        # By residual block: (steps, channels).
+        self._projections = [torch.cat(block) for block in zip(*by_step, strict=True)]
+
+    @property
+    def steps(self) -> int:
+        return len(self.grid.times)
+
+    def projections(self, steps: Sequence[int], rows: int = 1) -> list[Tensor]:
+        """Time projections for streams at the given steps, `rows` rows each: (rows * streams, channels) by block."""
+        index = torch.tensor(steps).repeat_interleave(rows).to(self._projections[0].device)
+        return [block[index] for block in self._projections]
+
+    def advance(self, x: Tensor, conditional: Tensor, unconditional: Tensor, step: int) -> Tensor:
+        """x after Euler step `step`, guided away from the unconditional velocity."""
+        guided = (1.0 + self.cfg_rate) * conditional - self.cfg_rate * unconditional
+        return x + self.grid.widths[step] * guided
 
     def caches(self) -> list[StackCache]:
         """Empty caches for one stream, one per step."""
@@ -64,33 +78,27 @@ class Solver:
         condition: Tensor,
         *,
         streaming: bool,
-        caches: Sequence[StackCache] | None = None,
-        first: int = 0,
         steps: list[Tensor] | None = None,
     ) -> Tensor:
         """noise, mu, condition (B, T, bins), speaker (B, bins) -> mel (B, T, bins).
 
-        With caches, the frames continue a stream at absolute frame `first`. `steps`, if given, collects x after
-        each step.
+        `steps`, if given, collects x after each step.
         """
         batch = noise.shape[0]
         mu_rows = torch.cat((mu, torch.zeros_like(mu)))
         speaker_rows = torch.cat((speaker, torch.zeros_like(speaker)))
         condition_rows = torch.cat((condition, torch.zeros_like(condition)))
         x = noise
-        for k, width in enumerate(self.grid.widths):
+        for k in range(self.steps):
             velocity = self.estimator(
                 torch.cat((x, x)),
                 mu_rows,
                 speaker_rows,
                 condition_rows,
-                self._projections[k],
+                self.projections([k]),
                 streaming=streaming,
-                cache=None if caches is None else caches[k],
-                first=first,
             )
-            guided = (1.0 + self.cfg_rate) * velocity[:batch] - self.cfg_rate * velocity[batch:]
-            x = x + width * guided
+            x = self.advance(x, velocity[:batch], velocity[batch:], k)
             if steps is not None:
                 steps.append(x)
         return x
