@@ -34,19 +34,25 @@ def oracle(golden_lm: Path) -> TorchEngine:
 
 
 @pytest.fixture(scope="session")
-def start_engine(golden_lm: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., VllmTokenEngine]:
-    """Starts engines on the tiny checkpoint in float32; whoever starts one also shuts it down."""
+def model_folder(golden_lm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint in float32 as vLLM loads it."""
+    config = read_lm_config(golden_lm / "ckpt" / "CosyVoice-BlankEN" / "config.json")
+    models, source = ConvertedModels(tmp_path_factory.mktemp("models")), golden_lm / "ckpt" / "llm.pt"
+    return models.model(source, config, torch.float32, widening_factor(config))
+
+
+@pytest.fixture(scope="session")
+def start_engine(golden_lm: Path, model_folder: Path) -> Callable[..., VllmTokenEngine]:
+    """Starts engines on the tiny checkpoint; whoever starts one also shuts it down."""
     cpu = torch.device("cpu")
     set_environment(cpu, 1)
     from deployments.speech_lm.vllm_engine import VllmTokenEngine
 
     config = read_lm_config(golden_lm / "ckpt" / "CosyVoice-BlankEN" / "config.json")
-    models, source = ConvertedModels(tmp_path_factory.mktemp("models")), golden_lm / "ckpt" / "llm.pt"
-    folder = models.model(source, config, torch.float32, widening_factor(config))
 
     def start(args: VllmArgs, max_sequences: int = 16, stat_loggers: list[Any] | None = None) -> VllmTokenEngine:
         return VllmTokenEngine(
-            folder,
+            model_folder,
             config,
             device=cpu,
             dtype=torch.float32,
