@@ -14,7 +14,7 @@ import numpy as np
 from cosyvoice_core.config import LMConfig, SamplingConfig
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.inputs import IntArray, Mode, UtteranceInputs, VoicePrompt, utterance_inputs
-from cosyvoice_core.lm.prompt import length_bounds, uni_prompt
+from cosyvoice_core.lm.prompt import MAX_RATIO, MIN_RATIO, length_bounds, uni_prompt
 from cosyvoice_core.lm.request import StreamRequest, TokenRequest
 from cosyvoice_core.lm.vocabulary import SpeechVocabulary
 from cosyvoice_core.streamed import StreamedLimits, StreamedText
@@ -89,10 +89,15 @@ class Utterance:
         )
 
     def stream_request(self) -> StreamRequest:
-        """What the language model is asked when the text is still being written (bi-stream)."""
+        """What the language model is asked when the text is still being written (bi-stream).
+
+        Speech per text is bounded as for a complete one; without the lower bound a short text may end unheard.
+        """
         return StreamRequest(
             prompt_text_ids=tuple(self.inputs.lm_prompt_text_ids.tolist()),
             prompt_speech=tuple(self.inputs.lm_prompt_speech.tolist()),
+            min_ratio=MIN_RATIO,
+            max_ratio=MAX_RATIO,
             sampling=self.sampling,
             seed=self.seed,
             greedy=self.greedy,

@@ -9,6 +9,9 @@ from __future__ import annotations
 from cosyvoice_core.inputs import UtteranceInputs
 from cosyvoice_core.lm.vocabulary import SpeechVocabulary
 
+# Speech tokens per text token, as the original bounds them.
+MIN_RATIO, MAX_RATIO = 2.0, 20.0
+
 
 def uni_prompt(vocabulary: SpeechVocabulary, inputs: UtteranceInputs) -> list[int]:
     """Merged ids `[sos] prompt text, text [task] prompt speech` of a request whose text is complete.
@@ -24,6 +27,6 @@ def uni_prompt(vocabulary: SpeechVocabulary, inputs: UtteranceInputs) -> list[in
     ]
 
 
-def length_bounds(text_tokens: int, min_ratio: float = 2.0, max_ratio: float = 20.0) -> tuple[int, int]:
+def length_bounds(text_tokens: int, min_ratio: float = MIN_RATIO, max_ratio: float = MAX_RATIO) -> tuple[int, int]:
     """Fewest and most speech tokens for `text_tokens` tokens of text, the prompt's not counted."""
     return int(text_tokens * min_ratio), int(text_tokens * max_ratio)

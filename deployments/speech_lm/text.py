@@ -6,10 +6,24 @@ Knows no engine; all of them are fed with the iterator that comes out.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Protocol
 
-from deployments.mailbox import OverloadedError, TextSource
-from deployments.metrics import RequestMetrics
+from deployments.mailbox import OverloadedError, Piece, TextSource
 from deployments.text_source import TextReader
+
+
+class Reader(Protocol):
+    """Gives the pieces of a text as they come."""
+
+    def pieces(self, source: TextSource, idle_s: float) -> AsyncIterator[Piece]: ...
+
+
+class Notes(Protocol):
+    """Is told when an utterance waits for its text."""
+
+    def text_awaited(self) -> None: ...
+
+    def text_arrived(self) -> None: ...
 
 
 class GrowingTexts:
@@ -19,10 +33,10 @@ class GrowingTexts:
     take all places, only `most` are let in; one that has its whole text counts no more.
     """
 
-    def __init__(self, most: int, idle_timeout_s: float) -> None:
+    def __init__(self, most: int, idle_timeout_s: float, reader: Reader | None = None) -> None:
         self._most = most
         self._idle_timeout_s = idle_timeout_s
-        self._reader = TextReader()
+        self._reader = reader or TextReader()
         self._growing = 0
 
     @property
@@ -39,7 +53,7 @@ class GrowingTexts:
     def left(self) -> None:
         self._growing -= 1
 
-    def pieces(self, source: TextSource) -> AsyncIterator[str | tuple[int, ...]]:
+    def pieces(self, source: TextSource) -> AsyncIterator[Piece]:
         return self._reader.pieces(source, self._idle_timeout_s)
 
 
@@ -56,15 +70,15 @@ class GrowingText:
     def __exit__(self, *_error: object) -> None:
         self._end()
 
-    async def ids(self, source: TextSource, metrics: RequestMetrics) -> AsyncIterator[tuple[int, ...]]:
+    async def ids(self, source: TextSource, notes: Notes) -> AsyncIterator[tuple[int, ...]]:
         """Text ids as they arrive. Raises InputError when none come for too long or the text is gone."""
-        metrics.text_awaited()
+        notes.text_awaited()
         async for piece in self._texts.pieces(source):
             assert isinstance(piece, tuple)
-            metrics.text_arrived()
+            notes.text_arrived()
             yield piece
-            metrics.text_awaited()
-        metrics.text_arrived()
+            notes.text_awaited()
+        notes.text_arrived()
         self._end()
 
     def _end(self) -> None:
