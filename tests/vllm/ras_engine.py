@@ -32,6 +32,8 @@ def prompt(text: Sequence[int], voice: Sequence[int] = ()) -> tuple[int, ...]:
 
 FREE = [prompt(range(row, row + 4 + row), range(50, 50 + row % 3)) for row in range(16)]
 """Prompts decoded without a seed."""
+NARROW = SamplingConfig(top_k=4)
+"""For them: a nucleus so small that random weights repeat themselves, and the window shows."""
 SEEDED = [
     TokenRequest(
         prompt(range(3 * row, 3 * row + 5 + 9 * row), range(1000, 1000 + 6 * row)),
@@ -161,9 +163,7 @@ class Client:
 
 async def decode(client: Client) -> dict[str, Any]:
     free = [
-        client.tokens(
-            ids, None, max_tokens=LENGTH, seed=row, extra_args=RasParams(SamplingConfig(), len(ids)).extra_args()
-        )
+        client.tokens(ids, None, max_tokens=LENGTH, seed=row, extra_args=RasParams(NARROW, len(ids)).extra_args())
         for row, ids in enumerate(FREE)
     ]
     streams = [client.stream(request, text_of(count)) for request, count in STREAMS]

@@ -13,13 +13,12 @@ import pytest
 import torch
 
 from cosyvoice_core.checkpoint.settings import read_lm_config
-from cosyvoice_core.config import SamplingConfig
 from cosyvoice_core.lm.body import Span
 from cosyvoice_core.lm.engine import TorchEngine
 from cosyvoice_core.lm.sampling import ras_probabilities
 from deployments.speech_lm.conversion import ConvertedModels
 from deployments.speech_lm.widening import widening_factor
-from tests.vllm.ras_engine import FREE, LENGTH, SEEDED, STREAMS, VOCABULARY, never, text_of
+from tests.vllm.ras_engine import FREE, LENGTH, NARROW, SEEDED, STREAMS, VOCABULARY, never, text_of
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
 
@@ -98,7 +97,7 @@ def test_tokens_without_a_seed_follow_the_distribution(decoded: Any, torch_engin
         assert len(tokens) == LENGTH
         scores = scores_along(torch_engine, prompt, tokens)
         windows = [tokens[max(0, step - 10) : step] for step in range(LENGTH)]
-        chances = ras_probabilities(scores, windows, SamplingConfig())
+        chances = ras_probabilities(scores, windows, NARROW)
         for step, (row, window) in enumerate(zip(chances, windows, strict=True)):
             assert row[tokens[step]] > 1e-20
             logs = torch.where(row > 0.0, row.log(), 0.0)
