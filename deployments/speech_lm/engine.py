@@ -43,3 +43,7 @@ class TokenEngine(Protocol):
     async def check_health(self) -> None:
         """Raise when the engine cannot serve any more."""
         ...
+
+    def shutdown(self) -> None:
+        """Free what the engine holds outside this process, or threads in it; nothing is decoded afterwards."""
+        ...

@@ -104,6 +104,9 @@ class TorchTokenEngine:
         self._changes.departed.add(outbox)
         self._wake()
 
+    def shutdown(self) -> None:
+        self._thread.shutdown(wait=False)
+
     def _wake(self) -> None:
         if self._driver is None or self._driver.done():
             self._driver = asyncio.get_running_loop().create_task(self._drive())

@@ -1,0 +1,1 @@
+"""Measurements of the service and of what it runs."""

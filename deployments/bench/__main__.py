@@ -1,0 +1,43 @@
+"""`python -m deployments.bench`: measure the service's engines here."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+
+from deployments.bench.lm import Load, run
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m deployments.bench", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    lm = commands.add_parser("lm", help="tokens per second of the language model, vLLM and torch side by side")
+    lm.add_argument("--model", default="checkpoints/demo", help="checkpoint directory, or a model id to download")
+    lm.add_argument("--engines", nargs="+", choices=("vllm", "torch"), default=["vllm", "torch"])
+    lm.add_argument("--concurrent", nargs="+", type=int, default=[1, 4, 16, 64], help="utterances at once")
+    lm.add_argument("--tokens", type=int, default=100, help="speech tokens of one utterance (25 a second)")
+    lm.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    lm.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    lm.add_argument("--threads", type=int, default=1, help="CPU threads of an engine")
+    lm.add_argument("--json", type=Path, help="write the figures here too")
+    options = parser.parse_args(argv)
+    load = Load(
+        model=options.model,
+        engines=tuple(options.engines),
+        concurrent=tuple(options.concurrent),
+        tokens=options.tokens,
+        device=options.device,
+        dtype=options.dtype,
+        threads=options.threads,
+    )
+    report = asyncio.run(run(load))
+    print(report.render())
+    if options.json:
+        report.write(options.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
