@@ -33,6 +33,10 @@ class FlowArgs(StageArgs):
     """The flow stage."""
 
     dtype: DType = "float32"
+    max_batch: int = Field(default=4, ge=1, description="utterances in one call of the estimator; more on a GPU")
+    prefix_cache_bytes: int = Field(
+        default=256 * 2**20, ge=0, description="caches of voice prompts that later utterances start from"
+    )
 
 
 class LMArgs(StageArgs):

@@ -83,7 +83,7 @@ def _run(folder: Path, front_end: Path, tokens: int, dtype: torch.dtype, seed: i
 
     inputs = [torch.from_numpy(array) for array in (voice.speech_tokens, voice.mel, voice.speaker)]
     with measurement.step("flow: prompt prefill"):
-        session = FlowSession(flow, *inputs)
+        session = FlowSession(flow, inputs[0], inputs[1], inputs[2])
         session.push((), last=False)
     waveform = WaveformSession(vocoder, seed=seed)
     first = next(HopPlan().ends(len(voice.speech_tokens), config.flow))

@@ -50,17 +50,12 @@ class PrefixCache:
             self._known.move_to_end(key)
         return prefix
 
-    def get_or(self, key: Hashable, compute: Callable[[], FlowPrefix]) -> FlowPrefix:
-        """The prefix of a voice, computed if it is not known."""
-        prefix = self.get(key)
-        if prefix is None:
-            prefix = compute()
-            self.put(key, prefix)
-        return prefix
-
-    def put(self, key: Hashable, prefix: FlowPrefix) -> None:
-        """Keep a prefix, unless it alone exceeds the budget."""
-        if key in self._known or prefix.nbytes > self._budget:
+    def put(self, key: Hashable, take: Callable[[], FlowPrefix]) -> None:
+        """Keep the prefix that `take` gives, unless the voice is known or it alone exceeds the budget."""
+        if key in self._known:
+            return
+        prefix = take()
+        if prefix.nbytes > self._budget:
             return
         self._known[key] = prefix
         self.nbytes += prefix.nbytes

@@ -58,7 +58,7 @@ class FlowStepper:
             while not self.step([stream]):
                 pass
             stream.finish()
-        return FlowPrefix(stream.done_tokens, stream.encoder_cache, tuple(stream.step_caches))
+        return stream.snapshot()
 
     @staticmethod
     def _chunk(stream: FlowStream) -> Chunk:

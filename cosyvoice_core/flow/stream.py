@@ -122,6 +122,17 @@ class FlowStream:
         self._pending = self._pending[:, size:]
         return self.chunk
 
+    def snapshot(self) -> FlowPrefix:
+        """Caches as they are now, for other utterances of the voice; only while prompt chunks alone are done.
+
+        Raises ValueError in the middle of a chunk and once tokens of the utterance are part of the caches.
+        """
+        if self.chunk is not None or self.done_tokens * self._model.config.mel_ratio > self._prompt_frames:
+            raise ValueError("these caches depend on more than the prompt")
+        return FlowPrefix(
+            self.done_tokens, self.encoder_cache.fork(), tuple(cache.fork() for cache in self.step_caches)
+        )
+
     def finish(self) -> Tensor:
         """The chunk's mel (bins, frames), prompt frames left out; raises EngineError when it is not finite."""
         chunk, self.chunk = self.chunk, None
