@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -19,7 +21,7 @@ from cosyvoice_core.errors import InputError
 from deployments.client import CosyVoiceClient
 from deployments.local import LocalService
 from deployments.sampling import SamplingSettings
-from tests.cluster.test_service import running, wait_until
+from tests.cluster.test_service import running, stage_info, wait_until
 
 TEXT = (
     "The train leaves at nine in the morning, and arrives in the city late in the afternoon. "
@@ -126,6 +128,30 @@ def test_sampling_settings_reach_the_model(client: CosyVoiceClient) -> None:
     assert plain.shape != warm.shape or np.abs(plain - warm).max() > 1e-2
     greedy = [spoken(client, ["Good morning."], greedy=True) for _ in range(2)]
     assert np.array_equal(*greedy)
+
+
+def test_a_killed_stage_says_the_growing_text_again_from_where_it_was_heard(
+    service: LocalService, client: CosyVoiceClient
+) -> None:
+    expected = spoken(client, [TEXT])
+    killed = threading.Event()
+
+    def around_the_kill() -> Iterator[str]:
+        yield TEXT[:70]
+        assert killed.wait(60)
+        yield TEXT[70:]
+
+    with client.speak_stream(around_the_kill(), voice="demo_female", seed=4, realtime=False) as stream:
+        chunks = iter(stream)
+        heard = [next(chunks)]
+        os.kill(stage_info(service, "SpeechLM").process, signal.SIGKILL)
+        killed.set()
+        heard.extend(chunks)
+    actual = np.concatenate(heard)
+    assert actual.shape == expected.shape
+    assert np.abs(actual - expected).max() < 1e-3
+    wait_until(lambda: serve.status().applications[service.app_name].status == "RUNNING", 60)
+    wait_until(lambda: idle(service), 5)
 
 
 def metrics() -> dict[str, float]:
