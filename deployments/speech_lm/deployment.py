@@ -57,7 +57,8 @@ class SpeechLM:
         cutter = HopCutter(ends, task.history)
         with self._open, self._metrics.request() as metrics, ExitStack() as stack:
             if task.text is None:
-                tokens = self._engine.generate(utterance.token_request(self._vocabulary, task.history))
+                request = utterance.token_request(self._vocabulary, task.history)
+                tokens = self._engine.generate(request, task.lead_s)
             else:
                 text = stack.enter_context(self._texts.admit()).ids(task.text, metrics)
                 tokens = self._engine.generate_stream(utterance.stream_request(), text)

@@ -27,9 +27,10 @@ class TokenEngine(Protocol):
 
     name: str
 
-    def generate(self, request: TokenRequest) -> AsyncGenerator[TokenBatch, None]:
+    def generate(self, request: TokenRequest, lead_s: float = 0.0) -> AsyncGenerator[TokenBatch, None]:
         """Tokens beyond `request.history`; closing the generator frees the sequence.
 
+        lead_s: sound that the listener has before this is heard; who has less may go first when places are few.
         Raises EngineError when this sequence fails, InputError when it cannot be decoded at all.
         """
         ...

@@ -14,16 +14,17 @@ from collections.abc import Callable
 class Place:
     """One utterance's claim. Deadlines are seconds on the clock of its `Places`."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, lead_s: float = 0.0) -> None:
+        """lead_s: sound that the listener still has before this utterance is heard at all."""
         self._places = places
-        self._first: float | None = None
+        self._started = False
         self._tokens = 0
-        self._asked = places.clock()
+        self._heard_from = places.clock() + lead_s
 
     @property
     def deadline(self) -> float:
         """When the listener runs dry; one who has heard nothing has waited since the request came."""
-        return self._asked if self._first is None else self._first + self._tokens / self._places.token_rate
+        return self._heard_from + self._tokens / self._places.token_rate
 
     @property
     def priority(self) -> int:
@@ -38,8 +39,9 @@ class Place:
     def took(self, tokens: int) -> None:
         """The engine has delivered: the place is held."""
         self._places.waiting.pop(self, None)
-        if self._first is None:
-            self._first = self._places.clock()
+        if not self._started:
+            self._started = True
+            self._heard_from = max(self._heard_from, self._places.clock())
         self._tokens += tokens
 
     def released(self) -> None:

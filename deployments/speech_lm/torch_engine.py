@@ -46,7 +46,8 @@ class TorchTokenEngine:
         self._outboxes: dict[int, Outbox] = {}
         self._driver: asyncio.Task[None] | None = None
 
-    async def generate(self, request: TokenRequest) -> AsyncGenerator[TokenBatch, None]:
+    async def generate(self, request: TokenRequest, lead_s: float = 0.0) -> AsyncGenerator[TokenBatch, None]:
+        """As `TokenEngine` says, but places are given in order of arrival."""
         async with self._slots:
             outbox: Outbox = asyncio.Queue()
             ended = False

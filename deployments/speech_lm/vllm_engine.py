@@ -76,13 +76,13 @@ class VllmTokenEngine:
         """Process id of the engine."""
         return int(self._llm.engine_core.resources.engine_manager.processes[0].pid)
 
-    async def generate(self, request: TokenRequest) -> AsyncGenerator[TokenBatch, None]:
+    async def generate(self, request: TokenRequest, lead_s: float = 0.0) -> AsyncGenerator[TokenBatch, None]:
         prompt = self.vocabulary.merged(request.prompt_ids)
         self._require_room(len(prompt) + max(request.min_tokens, 1))
         plan = CompleteText(self.vocabulary, prompt, request.min_tokens, request.max_tokens)
         for id_ in self.vocabulary.speech(request.history):
             plan.produced(id_)
-        place = Place(self.places)
+        place = Place(self.places, lead_s)
         finish: Finish | None = None
         while finish is None:
             left = min(request.max_tokens - len(plan.spoken), self._room - len(plan.context))

@@ -52,6 +52,17 @@ def test_who_is_hardly_ahead_stays(places: Places) -> None:
     assert not close.should_yield()
 
 
+def test_a_segment_made_ahead_of_its_time_comes_after_who_has_heard_nothing(places: Places, clock: Clock) -> None:
+    later = Place(places, lead_s=5.0)
+    assert later.deadline == clock.now + 5
+    assert Place(places).priority < later.priority
+    later.ask()
+    later.took(25)
+    assert later.deadline == clock.now + 6
+    Place(places).ask()
+    assert later.should_yield()
+
+
 def test_who_gave_way_comes_back_in_its_turn(places: Places, clock: Clock) -> None:
     """Its deadline is what its listener still has to hear, so nobody starves: time passes for all."""
     ahead = talking(places, 250)
