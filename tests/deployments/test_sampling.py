@@ -8,6 +8,8 @@ from pydantic import ValidationError
 from cosyvoice_core.config import SamplingConfig
 from cosyvoice_core.errors import InputError
 from deployments.ingress.body import SamplingBody, SpeechBody
+from deployments.ingress.errors import answer_for
+from deployments.mailbox import OverloadedError
 from deployments.sampling import SamplingSettings
 
 OWN = SamplingConfig(top_p=0.7, top_k=20, window=8, tau=0.2)
@@ -53,3 +55,19 @@ def test_a_speech_body_carries_them() -> None:
     assert call.sampling == SamplingSettings(ras=False, top_k=5)
     with pytest.raises(ValidationError):
         SpeechBody.model_validate({"input": "Hello", "sampling": {"repetition_penalty": 2}})
+
+
+def test_the_answer_names_the_field_and_its_limit() -> None:
+    with pytest.raises(ValidationError) as caught:
+        SpeechBody.model_validate({"input": "Hello", "sampling": {"top_p": 1.5}})
+    answer = answer_for(caught.value)
+    assert (answer.status, answer.param) == (400, "sampling.top_p")
+    assert "less than or equal to 1" in answer.message
+    with pytest.raises(InputError) as refused:
+        SamplingSettings(top_k=0)
+    assert answer_for(refused.value).param == "sampling.top_k"
+
+
+def test_too_many_growing_texts_are_an_overload_not_a_mistake() -> None:
+    answer = answer_for(OverloadedError("32 texts are being written on this replica already"))
+    assert (answer.status, answer.code) == (503, "overloaded")
