@@ -34,8 +34,9 @@ lint: ensure  ## Check format, style and types
 	$(python) -m ruff check .
 	$(python) -m mypy
 
-bench: ensure  ## Measure the model core on this machine
-	@$(python) -m cosyvoice_core.bench $(or $(ARGS),full)
+bench: ensure  ## Measure this machine: a full-size sentence end to end, then the language model's engines
+	@$(python) -m cosyvoice_core.bench full $(ARGS)
+	@$(python) -m deployments.bench lm
 
 clean:  ## Remove caches and build leftovers (.venv stays; delete it to start anew)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
