@@ -20,6 +20,7 @@ from tests.vllm.speaking import arriving, heard, requests
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
 
 REQUESTS = 1000
+ROUNDS = 10
 AT_ONCE = 24
 
 
@@ -70,15 +71,19 @@ async def test_a_thousand_requests_left_at_random(engine: VllmTokenEngine, oracl
         async with places:
             await listen_a_while(engine, number, chance)
 
-    # The engine's allocator goes on growing slowly until it has met most shapes of batches, then stays.
-    await asyncio.gather(*(one(number) for number in range(REQUESTS)))
-    before = resident(engine)
-    await asyncio.gather(*(one(number) for number in range(REQUESTS, 2 * REQUESTS)))
-    assert engine.unfinished == 0
-    assert engine.asking == 0
-    grown = [after - once for after, once in zip(resident(engine), before, strict=True)]
-    assert grown[0] < 5, f"{grown[0]:.1f} MB more here after {REQUESTS} requests"
-    assert grown[1] < 25, f"{grown[1]:.1f} MB more in the engine after {REQUESTS} requests"
+    # The engine's allocator keeps what it has met so far in shapes of batches, which ends after some thousand requests;
+    # a leak never ends. So rounds go on until one of them adds nothing, and one must.
+    held = [resident(engine)]
+    for first in range(0, ROUNDS * REQUESTS, REQUESTS):
+        await asyncio.gather(*(one(number) for number in range(first, first + REQUESTS)))
+        assert engine.unfinished == 0
+        assert engine.asking == 0
+        held.append(resident(engine))
+        own, engines = (after - before for after, before in zip(held[-1], held[-2], strict=True))
+        if own < 1 and engines < 1:
+            break
+    else:
+        pytest.fail(f"memory (MB, here and in the engine) after each {REQUESTS} requests: {held}")
     tasks = [task for task in asyncio.all_tasks() if "ArrivingText" in repr(task) or "handle_inputs" in repr(task)]
     assert tasks == []
     for request in requests(engine, 2):
