@@ -1,0 +1,1 @@
+"""Load tests that measure the service as a listener hears it; nothing is here yet."""
