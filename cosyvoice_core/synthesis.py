@@ -6,6 +6,7 @@ Composes the rooms; holds no mathematics of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from cosyvoice_core.checkpoint.tensors import read_state
 from cosyvoice_core.config import ModelConfig
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.flow import FlowModel, FlowSession
+from cosyvoice_core.flow.session import private_stepper
 from cosyvoice_core.hops import HopCutter, HopPlan
 from cosyvoice_core.inputs import FloatArray, UtteranceInputs, VoicePrompt
 from cosyvoice_core.lm.engine import TorchEngine
@@ -29,6 +31,7 @@ from cosyvoice_core.text.split import SplitLimits
 from cosyvoice_core.text.tokenizer import Tokenizer
 from cosyvoice_core.utterance import SpeechRequest, Utterance, UtterancePlanner
 from cosyvoice_core.vocoder import Vocoder
+from cosyvoice_core.voice.alignment import ChunkAlignment
 from cosyvoice_core.voice.encoder import EncodedVoice, VoiceEncoder
 from cosyvoice_core.voice.saved import load_saved_voices
 from cosyvoice_core.waveform import WaveformSession
@@ -73,6 +76,7 @@ class Synthesizer:
         self.voices = dict(voices)
         self.planner = planner
         self._stages = stages
+        self._flow_stepper = private_stepper(stages.flow)
         self._voice_encoder = voice_encoder
         self._vocabulary = SpeechVocabulary.cosyvoice2(config.lm.text_rows, config.lm.speech_tokens)
 
@@ -108,7 +112,11 @@ class Synthesizer:
         saved = directory.saved_voices
         voices = load_saved_voices(saved, tokenizer.encode, flow=config.flow) if saved else {}
         encoder = VoiceEncoder.from_directory(directory.path)
-        return cls(config, stages, UtterancePlanner(text, config.lm), encoder, voices)
+        # The reference profile feeds the flow the whole prompt, as the original does.
+        first = HopPlan().min_first_tokens
+        alignment = None if profile is Profile.REFERENCE else ChunkAlignment(config.flow.chunk_tokens, first)
+        planner = UtterancePlanner(text, config.lm, alignment=alignment)
+        return cls(config, stages, planner, encoder, voices)
 
     @property
     def sample_rate(self) -> int:
@@ -150,15 +158,17 @@ class Synthesizer:
 
     def stream_tokens(self, utterance: Utterance, tokens: Iterator[int], hops: HopPlan) -> Iterator[FloatArray]:
         """Sound of one utterance's tokens, hop by hop."""
-        flow = FlowSession(self._stages.flow, *_flow_prompt(utterance.inputs))
         waveform = WaveformSession(self._stages.vocoder, seed=utterance.seed, speed=utterance.speed)
         cutter = HopCutter(hops.ends(len(utterance.inputs.flow_prompt_tokens), self.config.flow))
-        for token in tokens:
-            for hop in cutter.add((token,)):
-                samples = waveform.push(flow.push(hop, last=False), last=False)
-                if len(samples):
-                    yield samples.cpu().numpy()
-        yield waveform.push(flow.push(cutter.rest(), last=True), last=True).cpu().numpy()
+        with closing(
+            FlowSession(self._stages.flow, *_flow_prompt(utterance.inputs), stepper=self._flow_stepper)
+        ) as flow:
+            for token in tokens:
+                for hop in cutter.add((token,)):
+                    samples = waveform.push(flow.push(hop, last=False), last=False)
+                    if len(samples):
+                        yield samples.cpu().numpy()
+            yield waveform.push(flow.push(cutter.rest(), last=True), last=True).cpu().numpy()
 
     def _tokens(self, utterance: Utterance, on_token: OnToken) -> Iterator[int]:
         for token in self._stages.lm.generate(utterance.token_request(self._vocabulary)):

@@ -7,7 +7,7 @@ either. Knows no audio, no devices and no network.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from cosyvoice_core.lm.vocabulary import SpeechVocabulary
 from cosyvoice_core.streamed import StreamedLimits, StreamedText
 from cosyvoice_core.text.frontend import TextFrontEnd
 from cosyvoice_core.text.lexicon import Lexicon
+from cosyvoice_core.voice.alignment import ChunkAlignment
 
 MIN_SPEED, MAX_SPEED = 0.5, 2.0
 MAX_SEED = 2**63 - 1
@@ -107,11 +108,18 @@ class Utterance:
 class UtterancePlanner:
     """Splits requests into utterances with one text front end."""
 
-    def __init__(self, text: TextFrontEnd, lm: LMConfig, streamed: StreamedLimits | None = None) -> None:
-        """streamed: lengths of the utterances of a text that is still being written."""
+    def __init__(
+        self,
+        text: TextFrontEnd,
+        lm: LMConfig,
+        streamed: StreamedLimits | None = None,
+        alignment: ChunkAlignment | None = None,
+    ) -> None:
+        """streamed: lengths of the utterances of a text that is still being written; alignment: of flow prompts."""
         self._text = text
         self._lm = lm
         self._streamed_limits = streamed or StreamedLimits()
+        self._alignment = alignment
 
     def utterances(self, request: SpeechRequest) -> Iterator[Utterance]:
         """Segments in order, lazily, so that an hour of text is never held as tensors.
@@ -128,7 +136,7 @@ class UtterancePlanner:
             yield Utterance(
                 index=spoken,
                 text=segment,
-                inputs=inputs,
+                inputs=self._aligned(inputs),
                 seed=segment_seed(request.seed, spoken),
                 speed=request.speed,
                 greedy=request.greedy,
@@ -155,7 +163,7 @@ class UtterancePlanner:
         return Utterance(
             index=index,
             text="",
-            inputs=inputs,
+            inputs=self._aligned(inputs),
             seed=segment_seed(request.seed, index),
             speed=request.speed,
             greedy=request.greedy,
@@ -172,12 +180,20 @@ class UtterancePlanner:
             Mode.CONVERSION, text_ids=np.zeros(0, np.int32), voice=voice, source_tokens=source_tokens
         )
         count = len(source_tokens)
-        return Utterance(0, "", inputs, segment_seed(seed, 0), speed, False, self._lm.sampling, count, count)
+        return Utterance(
+            0, "", self._aligned(inputs), segment_seed(seed, 0), speed, False, self._lm.sampling, count, count
+        )
 
     def transcript(self, text: str) -> tuple[str, IntArray]:
         """A prompt's transcript as the model wants it: normalised text and its ids."""
         normalised = self._text.normalise(text)
         return normalised, self._ids(self._text.encode(normalised))
+
+    def _aligned(self, inputs: UtteranceInputs) -> UtteranceInputs:
+        if self._alignment is None:
+            return inputs
+        tokens, mel = self._alignment.cut(inputs.flow_prompt_tokens, inputs.flow_prompt_mel)
+        return replace(inputs, flow_prompt_tokens=tokens, flow_prompt_mel=mel)
 
     @staticmethod
     def _ids(ids: list[int]) -> IntArray:

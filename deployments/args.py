@@ -7,15 +7,18 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cosyvoice_core.flow.scheduler import SchedulerLimits
 from cosyvoice_core.hops import HopPlan
 from cosyvoice_core.streamed import StreamedLimits
 from cosyvoice_core.text.frontend import Profile
 from cosyvoice_core.text.split import SplitLimits
+from cosyvoice_core.voice.alignment import ChunkAlignment
 from deployments.speech_lm.vllm_args import VllmArgs
 
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["float32", "bfloat16", "float16"]
 LMEngine = Literal["auto", "vllm", "torch"]
+CacheChoice = Literal["auto", "full", "compact"]
 
 
 class _Args(BaseModel):
@@ -30,13 +33,31 @@ class StageArgs(_Args):
 
 
 class FlowArgs(StageArgs):
-    """The flow stage."""
+    """The flow stage, see `cosyvoice_core.flow.scheduler` and `cosyvoice_core.flow.memory`."""
 
     dtype: DType = "float32"
     max_batch: int = Field(default=4, ge=1, description="utterances in one call of the estimator; more on a GPU")
-    prefix_cache_bytes: int = Field(
-        default=256 * 2**20, ge=0, description="caches of voice prompts that later utterances start from"
+    cache_bytes: int = Field(
+        default=2 * 2**30, ge=0, description="caches of all utterances of a replica; beyond it they recompute"
     )
+    cache_form: CacheChoice = Field(
+        default="auto",
+        description="full: keys and values; compact: a quarter of the memory, slower; auto: full where it holds "
+        "30 s of each of max_batch utterances",
+    )
+    prefix_cache_bytes: int = Field(
+        default=512 * 2**20, ge=0, description="of cache_bytes, what voice prompts may keep for later utterances"
+    )
+    warm_voices: bool = Field(default=True, description="compute the caches of saved voices before the first request")
+    patience_s: float = Field(
+        default=3.0, ge=0, description="with so much left to hear a listener's utterance waits for memory"
+    )
+    left_chunks: int | None = Field(
+        default=None, ge=1, description="approximation: attention sees the prompt and so many seconds; null sees all"
+    )
+
+    def limits(self) -> SchedulerLimits:
+        return SchedulerLimits(batch=self.max_batch, patience_s=self.patience_s)
 
 
 class LMArgs(StageArgs):
@@ -62,9 +83,15 @@ class HopArgs(_Args):
 
     min_first_tokens: int = Field(default=15, ge=1)
     max_tokens: int = Field(default=50, ge=25)
+    align_prompts: bool = Field(
+        default=True, description="cut up to 1 s off a prompt's start, so that every first hop is min_first_tokens long"
+    )
 
     def plan(self) -> HopPlan:
         return HopPlan(self.min_first_tokens, self.max_tokens)
+
+    def alignment(self, chunk_tokens: int) -> ChunkAlignment | None:
+        return ChunkAlignment(chunk_tokens, min(self.min_first_tokens, chunk_tokens)) if self.align_prompts else None
 
 
 class SplitArgs(_Args):

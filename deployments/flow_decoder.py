@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from pathlib import Path
 
 import torch
 from ray.serve.handle import DeploymentHandle
@@ -15,14 +16,21 @@ from cosyvoice_core.checkpoint.download import resolve_model
 from cosyvoice_core.checkpoint.settings import read_model_config
 from cosyvoice_core.checkpoint.tensors import read_state
 from cosyvoice_core.flow import FlowModel
-from cosyvoice_core.flow.prefix import PrefixCache
+from cosyvoice_core.flow.attention import CacheForm
+from cosyvoice_core.flow.memory import FlowMemory, form_within
+from cosyvoice_core.flow.scheduler import FlowScheduler, FlowVoice
 from cosyvoice_core.flow.stream import FlowStream
-from cosyvoice_core.inputs import UtteranceInputs
+from cosyvoice_core.inputs import FloatArray, IntArray, UtteranceInputs
+from cosyvoice_core.voice.alignment import ChunkAlignment
+from cosyvoice_core.voice.saved import load_saved_voices
 from deployments.args import AppArgs
 from deployments.compute import ListenerClock
 from deployments.flow_engine import FlowEngine
 from deployments.messages import MelHop, StageInfo, TokenHop, UtteranceTask
 from deployments.stage import OpenCalls, hops_of, resolve_device, resolve_dtype
+
+_LONG_UTTERANCE_S = 30
+"""With `cache_form: auto`, full caches are taken where memory holds utterances of this length."""
 
 
 class FlowDecoder:
@@ -42,35 +50,25 @@ class FlowDecoder:
         )
         self._speech_lm = speech_lm
         self._open = OpenCalls()
-        self._engine = FlowEngine(self._model, args.flow.max_batch)
-        self._prefixes = PrefixCache(args.flow.prefix_cache_bytes)
+        self._scheduler = self._build_scheduler(args)
+        if args.flow.warm_voices and (saved := directory.saved_voices):
+            self._warm(saved, args.hops.alignment(config.flow.chunk_tokens))
+        self._engine = FlowEngine(self._scheduler)
 
     async def decode(self, task: UtteranceTask) -> AsyncIterator[MelHop]:
         """Mel hops of one utterance, a chunk at a time, as soon as its tokens complete chunks."""
         clock = ListenerClock(task.lead_s)
+        voice = _voice(task.utterance.inputs)
         with self._open:
-            async with hops_of(TokenHop, self._speech_lm, "generate", task) as tokens:
-                # The language model is at work from here on; the prompt's own chunks are computed meanwhile.
-                stream = await self._start(task.utterance.inputs, clock)
+            # The language model is at work from the first line on; the prompt's own chunks are computed meanwhile.
+            async with (
+                hops_of(TokenHop, self._speech_lm, "generate", task) as tokens,
+                self._engine.stream(voice, clock) as stream,
+            ):
                 async for hop in tokens:
                     async for mel_hop in self._mel_of(hop, stream, clock):
                         clock.sent(mel_hop.mel.shape[1] / self._frame_rate)
                         yield mel_hop
-
-    async def _start(self, inputs: UtteranceInputs, clock: ListenerClock) -> FlowStream:
-        """A stream whose prompt chunks are done, or taken over from an earlier utterance of the voice."""
-        voice = _voice_key(inputs)
-        stream = FlowStream(
-            self._model,
-            torch.from_numpy(inputs.flow_prompt_tokens),
-            torch.from_numpy(inputs.flow_prompt_mel),
-            torch.from_numpy(inputs.speaker),
-            self._prefixes.get(voice),
-        )
-        async for _ in self._engine.push(stream, (), clock, last=False):
-            pass
-        self._prefixes.put(voice, stream.snapshot)
-        return stream
 
     async def _mel_of(self, hop: TokenHop, stream: FlowStream, clock: ListenerClock) -> AsyncIterator[MelHop]:
         """The chunks that a hop completes; its tokens go with the first of them, its end with the last."""
@@ -85,13 +83,43 @@ class FlowDecoder:
 
     async def info(self) -> StageInfo:
         dtype = str(self._model.dtype).removeprefix("torch.")
-        return StageInfo("FlowDecoder", str(self._model.device), dtype, "batched", os.getpid(), self._open.count)
+        engine = f"batched, {self._scheduler.memory.form} caches"
+        return StageInfo("FlowDecoder", str(self._model.device), dtype, engine, os.getpid(), self._open.count)
+
+    def _build_scheduler(self, args: AppArgs) -> FlowScheduler:
+        flow = args.flow
+        if flow.cache_form == "auto":
+            frames = flow.max_batch * _LONG_UTTERANCE_S * self._frame_rate
+            form = form_within(self._model, flow.cache_bytes, frames)
+        else:
+            form = CacheForm(flow.cache_form)
+        return FlowScheduler(
+            self._model,
+            FlowMemory(self._model, flow.cache_bytes, form),
+            flow.limits(),
+            prefix_bytes=min(flow.prefix_cache_bytes, flow.cache_bytes),
+            left_chunks=flow.left_chunks,
+        )
+
+    def _warm(self, saved: Path, alignment: ChunkAlignment | None) -> None:
+        """Compute what utterances of the saved voices share, as far as memory allows, before this replica is ready."""
+        # Transcripts are the language model's; their ids play no part here.
+        for voice in load_saved_voices(saved, lambda _text: (), flow=self._model.config).values():
+            tokens, mel = voice.speech_tokens, voice.mel
+            if alignment is not None:
+                tokens, mel = alignment.cut(tokens, mel)
+            if not self._scheduler.warm(_prompt(tokens, mel, voice.speaker)):
+                return
 
 
-def _voice_key(inputs: UtteranceInputs) -> str:
-    """A name for everything that the prompt's chunks depend on."""
+def _voice(inputs: UtteranceInputs) -> FlowVoice:
+    return _prompt(inputs.flow_prompt_tokens, inputs.flow_prompt_mel, inputs.speaker)
+
+
+def _prompt(tokens: IntArray, mel: FloatArray, speaker: FloatArray) -> FlowVoice:
+    """A prompt under a name for everything that its chunks depend on."""
     digest = hashlib.sha256()
-    for array in (inputs.flow_prompt_tokens, inputs.flow_prompt_mel, inputs.speaker):
+    for array in (tokens, mel, speaker):
         digest.update(str(array.shape).encode())
         digest.update(array.tobytes())
-    return digest.hexdigest()
+    return FlowVoice(digest.hexdigest(), *(torch.from_numpy(array) for array in (tokens, mel, speaker)))

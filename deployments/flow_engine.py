@@ -1,47 +1,50 @@
-"""Steps the chunks of all utterances of a replica together, in one thread, the most urgent ones first.
+"""The flow's step loop of one replica: a thread that owns the device, and a scheduler that says who steps.
 
 An utterance joins at the next Euler step and leaves at the next one after it is cancelled. The thread alone touches
-streams that have work; what changes is noted by the event loop and taken up between two steps.
+streams; what changes is noted by the event loop and taken up between two steps.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 
 from torch import Tensor
 
-from cosyvoice_core.errors import EngineError, InputError
-from cosyvoice_core.flow.model import FlowModel
-from cosyvoice_core.flow.stepper import FlowStepper
+from cosyvoice_core.flow.scheduler import FlowScheduler, FlowVoice, Outcome, Push
 from cosyvoice_core.flow.stream import FlowStream
 from deployments.compute import ListenerClock
-
-
-@dataclass(eq=False, slots=True)
-class _Job:
-    """One push of a stream: its tokens, and where the mel of the chunks they complete is wanted."""
-
-    stream: FlowStream
-    clock: ListenerClock
-    tokens: Sequence[int]
-    last: bool
-    outbox: asyncio.Queue[Tensor | Exception | None] = field(default_factory=asyncio.Queue)
-    fed: bool = False
 
 
 class FlowEngine:
     """One step loop over all streams of a replica."""
 
-    def __init__(self, model: FlowModel, max_batch: int) -> None:
-        """`max_batch`: streams in one estimator call; more wait for a place, the most urgent ones never."""
-        self._stepper = FlowStepper(model)
-        self._max_batch = max_batch
+    def __init__(self, scheduler: FlowScheduler) -> None:
+        self._scheduler = scheduler
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="flow")
-        self._jobs: list[_Job] = []
+        self._jobs: dict[Push, asyncio.Queue[Outcome]] = {}
         self._driver: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def stream(self, voice: FlowVoice, clock: ListenerClock) -> AsyncIterator[FlowStream]:
+        """A stream whose prompt's own chunks are done; leaving the context frees all it holds."""
+        opening = self._thread.submit(self._scheduler.open, voice, lambda: clock.due, lambda: clock.ahead_s)
+        try:
+            stream = await asyncio.wrap_future(opening)
+            async for _ in self.push(stream, (), clock, last=False):
+                pass
+            await asyncio.wrap_future(self._thread.submit(self._scheduler.remember, stream))
+            yield stream
+        finally:
+            # Not awaited: whoever is cancelled does not wait for the step that runs now. The thread takes its work in
+            # order, so that a stream whose opening nobody awaits any more is closed as well.
+            self._thread.submit(self._close, opening)
+
+    def _close(self, opening: Future[FlowStream]) -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            self._scheduler.close(opening.result())
 
     async def push(
         self, stream: FlowStream, tokens: Sequence[int], clock: ListenerClock, *, last: bool
@@ -50,65 +53,32 @@ class FlowEngine:
 
         Raises what is wrong with this stream alone: InputError beyond 300 s, EngineError for a broken result.
         """
-        job = _Job(stream, clock, tokens, last)
-        self._jobs.append(job)
+        push = Push(stream, tokens, last)
+        outbox = self._jobs[push] = asyncio.Queue()
         if self._driver is None or self._driver.done():
             self._driver = asyncio.get_running_loop().create_task(self._drive())
         try:
             while True:
-                result = await job.outbox.get()
-                if result is None:
+                outcome = await outbox.get()
+                if isinstance(outcome.result, Exception):
+                    raise outcome.result
+                if outcome.result is None:
                     return
-                if isinstance(result, Exception):
-                    raise result
-                yield result
+                yield outcome.result
         finally:
-            if job in self._jobs:
-                self._jobs.remove(job)
+            self._jobs.pop(push, None)
 
     @property
     def running(self) -> int:
+        """Pushes that are not done."""
         return len(self._jobs)
 
     async def _drive(self) -> None:
         loop = asyncio.get_running_loop()
         while self._jobs:
-            batch = sorted(self._jobs, key=lambda job: job.clock.due)[: self._max_batch]
-            for job, result in await loop.run_in_executor(self._thread, self._step, batch):
-                if job in self._jobs:
-                    job.outbox.put_nowait(result)
-                    if result is None or isinstance(result, Exception):
-                        self._jobs.remove(job)
-
-    def _step(self, batch: Sequence[_Job]) -> list[tuple[_Job, Tensor | Exception | None]]:
-        """In the step thread: one Euler step for each job that has a chunk; what came of it."""
-        results: list[tuple[_Job, Tensor | Exception | None]] = []
-        ready: list[_Job] = []
-        for job in batch:
-            try:
-                if not job.fed:
-                    job.stream.feed(job.tokens, last=job.last)
-                    job.fed = True
-                if job.stream.begin() is None:
-                    results.append((job, None))
-                else:
-                    ready.append(job)
-            except (InputError, EngineError, ValueError) as error:
-                results.append((job, error))
-        if not ready:
-            return results
-        try:
-            complete = set(self._stepper.step([job.stream for job in ready]))
-        except RuntimeError as error:
-            # The caches of these streams are in an unknown state; others are not in this call.
-            failure = EngineError(f"a step of the flow decoder failed: {error}")
-            return results + [(job, failure) for job in ready]
-        for job in ready:
-            if job.stream in complete:
-                try:
-                    results.append((job, job.stream.finish()))
-                    if not job.stream.ready:
-                        results.append((job, None))
-                except EngineError as error:
-                    results.append((job, error))
-        return results
+            for outcome in await loop.run_in_executor(self._thread, self._scheduler.step, list(self._jobs)):
+                outbox = self._jobs.get(outcome.push)
+                if outbox is not None:
+                    outbox.put_nowait(outcome)
+                    if outcome.ended:
+                        del self._jobs[outcome.push]

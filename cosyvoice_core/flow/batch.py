@@ -1,72 +1,147 @@
 """Caches of several streams behind the interface of one, so that one pass serves chunks of all of them.
 
 Rows of one stream lie together; everything but attention runs on all rows at once, attention on each stream's own
-past. Knows neither solver nor schedule.
+past. Nothing of a stream changes before its pass has succeeded: new tails are handed over at the end, and pages are
+written behind what counts. Knows neither solver nor schedule.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cosyvoice_core.flow.cache import KVCache, StackCache, TailCache
+from cosyvoice_core.flow.attention import Piece, attend, finish, project
+from cosyvoice_core.flow.cache import AttentionLayer
+from cosyvoice_core.flow.memory import FlowMemory
+from cosyvoice_core.flow.pages import Run, runs
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One stream in a pass.
+
+    rows, frames: of the pass's tensors, those that are the stream's and no padding; step: its Euler step; tails (rows,
+    width, channels of all convolutions): the input frames before the first; past: pages of earlier chunks; kept: pages
+    to write, one for each chunk, or none when nobody will ask for these frames again; mask (frames, all frames of the
+    past and these), None where each sees all.
+    """
+
+    rows: int
+    frames: int
+    step: int
+    tails: Tensor
+    past: tuple[int, ...]
+    kept: tuple[int, ...]
+    mask: Tensor | None
 
 
 class BatchTail:
     """One convolution's tails of all streams."""
 
-    def __init__(self, tails: Sequence[TailCache], rows: int) -> None:
-        self._tails = tails
-        self._sizes = [rows] * len(tails)
+    def __init__(self, batch: StepBatch, first: int, width: int) -> None:
+        self._batch = batch
+        self._first = first
+        self._width = width
 
     def extend(self, x: Tensor) -> Tensor:
-        kept = [tail.kept(part) for tail, part in zip(self._tails, x.split_with_sizes(self._sizes), strict=True)]
-        joined = torch.cat((torch.cat(kept), x), dim=1)
-        ends = joined[:, joined.shape[1] - kept[0].shape[1] :].clone()
-        for tail, frames in zip(self._tails, ends.split_with_sizes(self._sizes), strict=True):
-            tail.frames = frames
+        channels = slice(self._first, self._first + x.shape[2])
+        joined = torch.cat((self._batch.tails_before[:, :, channels], x), dim=1)
+        self._batch.keep_tails(joined, channels, self._width)
         return joined
 
 
 class BatchAttention:
-    """One attention layer's keys and values of all streams."""
+    """One attention layer's caches of all streams."""
 
-    def __init__(self, layers: Sequence[KVCache], rows: int, valid: Sequence[int]) -> None:
-        self._layers = layers
-        self._sizes = [rows] * len(layers)
-        self._valid = valid
+    def __init__(self, batch: StepBatch, number: int) -> None:
+        self._batch = batch
+        self._number = number
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """`mask` must be None: a batch holds one chunk of each stream, which sees all of itself and its past."""
-        assert mask is None
-        out = torch.empty_like(q)
-        parts = zip(self._layers, self._valid, *(x.split_with_sizes(self._sizes) for x in (q, k, v, out)), strict=True)
-        for layer, valid, queries, keys, values, result in parts:
-            keys, values = layer.extend(keys[:, :, :valid], values[:, :, :valid])
-            result.copy_(F.scaled_dot_product_attention(queries, keys, values))
-        return out
+    def attend(self, layer: AttentionLayer, x: Tensor) -> Tensor:
+        batch = self._batch
+        form = batch.memory.form
+        projected = project(form, layer, x)
+        queries = projected.queries.split_with_sizes(batch.sizes)
+        kept = zip(*(tensor.split_with_sizes(batch.sizes) for tensor in projected.kept), strict=True)
+        out = torch.empty_like(projected.queries)
+        results = out.split_with_sizes(batch.sizes)
+        for part, read, mask, asking, new, result in zip(
+            batch.parts, batch.read, batch.masks, queries, kept, results, strict=True
+        ):
+            own = tuple(tensor[:, :, : part.frames] for tensor in new)
+            pieces = self._pieces(part, read, own)
+            if mask is not None:
+                # One row of queries may hold those of several heads.
+                mask = mask.repeat(asking.shape[2] // x.shape[1], 1)
+            result.copy_(attend(asking, pieces, batch.scale, mask))
+        return finish(form, layer, out)
+
+    def _pieces(self, part: Part, read: Sequence[Run], own: tuple[Tensor, ...]) -> list[Piece]:
+        """What the part's queries read; writes what is to be kept."""
+        memory = self._batch.memory
+        stored = memory.kept(part.step, self._number)
+        frames = memory.page_frames
+        for number, page in enumerate(part.kept):
+            for tensor, values in zip(stored, own, strict=True):
+                begin = number * frames
+                tensor[:, :, page * frames : (page + 1) * frames] = values[:, :, begin : begin + frames]
+        pieces = [tuple(tensor[:, :, run.first * frames : run.stop * frames] for tensor in stored) for run in read]
+        if not part.kept:
+            pieces.append(own)
+        return [(tensors[0], tensors[-1]) for tensors in pieces]
 
 
-class BatchCache:
-    """`LayerCaches` of a batch: `rows` rows for each stream, of which the first `valid` frames are not padding.
+class StepBatch:
+    """`LayerCaches` of one pass over several streams, all rows padded to the longest."""
 
-    Only a stream's last chunk may be padded. Its tails then hold padding, which nobody reads: nothing follows it.
-    """
-
-    def __init__(self, caches: Sequence[StackCache], rows: int, valid: Sequence[int]) -> None:
-        self._caches = caches
-        self._rows = rows
-        self._valid = valid
+    def __init__(self, memory: FlowMemory, parts: Sequence[Part], frames: int, scale: float) -> None:
+        """`frames` of the pass's tensors; scale: of the attention's scores."""
+        self.memory = memory
+        self.parts = parts
+        self.scale = scale
+        self.sizes = [part.rows for part in parts]
+        self.read = [runs((*part.past, *part.kept)) for part in parts]
+        self.masks = [_padded(part.mask, frames) for part in parts]
+        self.tails_before = torch.cat([part.tails for part in parts])
+        self._tails_after = torch.empty_like(self.tails_before)
+        self._even = len({part.frames for part in parts}) == 1
+        self.rewind()
 
     def rewind(self) -> None:
-        for cache in self._caches:
-            cache.rewind()
+        self._next_channel = 0
+        self._next_layer = 0
+        self._last_channels = 0
 
     def tail(self, width: int) -> BatchTail:
-        return BatchTail([cache.tail(width) for cache in self._caches], self._rows)
+        self._next_channel += self._last_channels
+        return BatchTail(self, self._next_channel, width)
 
     def attention(self) -> BatchAttention:
-        return BatchAttention([cache.attention() for cache in self._caches], self._rows, self._valid)
+        self._next_layer += 1
+        return BatchAttention(self, self._next_layer - 1)
+
+    def keep_tails(self, joined: Tensor, channels: slice, width: int) -> None:
+        """Note the last `width` frames of each part in joined (rows, width + T, C)."""
+        self._last_channels = channels.stop - channels.start
+        after = self._tails_after[:, :, channels]
+        if self._even:
+            frames = self.parts[0].frames
+            after.copy_(joined[:, frames : frames + width])
+            return
+        for part, source, target in zip(
+            self.parts, joined.split_with_sizes(self.sizes), after.split_with_sizes(self.sizes), strict=True
+        ):
+            target.copy_(source[:, part.frames : part.frames + width])
+
+    def tails_after(self) -> list[Tensor]:
+        """Of each part, in memory of its own; only after the whole pass."""
+        return [tails.clone() for tails in self._tails_after.split_with_sizes(self.sizes)]
+
+
+def _padded(mask: Tensor | None, frames: int) -> Tensor | None:
+    """A mask for queries that are padded to `frames`; what padding sees is of no concern, but it must see something."""
+    return None if mask is None else F.pad(mask, (0, 0, 0, frames - mask.shape[0]), value=True)

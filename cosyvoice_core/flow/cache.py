@@ -10,7 +10,8 @@ may end inside a chunk, and nothing follows it.
 For the same reason caches of the chunks that depend on a voice's prompt alone can be forked: all utterances of the
 voice read them, none writes them.
 
-Knows nothing of layers: each layer is handed the piece of cache that belongs to it.
+Here are the caches that are small or of one kind per process; the estimator's of each utterance, which are hundreds
+of times larger, live in the pages of `memory.py`. Knows nothing of layers: each is handed what belongs to it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,23 @@ from torch.nn import functional as F
 _GROWTH_FRAMES = 256
 
 
+class AttentionLayer(Protocol):
+    """What an attention layer makes of its normalised input x (B, T, dim); see `transformer.Attention`."""
+
+    @property
+    def heads(self) -> int: ...
+
+    def queries(self, x: Tensor) -> Tensor: ...
+
+    def keys(self, x: Tensor) -> Tensor: ...
+
+    def values(self, x: Tensor) -> Tensor: ...
+
+    def input_queries(self, x: Tensor) -> Tensor: ...
+
+    def values_of_mixtures(self, mixtures: Tensor) -> Tensor: ...
+
+
 class Tail(Protocol):
     """Input frames that a causal convolution still needs."""
 
@@ -33,10 +51,10 @@ class Tail(Protocol):
 
 
 class Attended(Protocol):
-    """Keys and values that an attention layer still needs."""
+    """What an attention layer still needs of earlier frames."""
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """Keep k and v (B, heads, T, head_dim) and attend from q to all that is kept."""
+    def attend(self, layer: AttentionLayer, x: Tensor) -> Tensor:
+        """Keep what later frames need of x (B, T, dim) and attend to all that is kept; (B, heads, T, head_dim)."""
         ...
 
 
@@ -60,13 +78,10 @@ class TailCache:
         self.frames = frames
 
     def extend(self, x: Tensor) -> Tensor:
-        joined = torch.cat((self.kept(x), x), dim=1)
+        kept = x.new_zeros(x.shape[0], self.width, x.shape[2]) if self.frames is None else self.frames
+        joined = torch.cat((kept, x), dim=1)
         self.frames = joined[:, joined.shape[1] - self.width :].clone()
         return joined
-
-    def kept(self, like: Tensor) -> Tensor:
-        """(B, width, C); zeros in the shape of `like` (B, T, C) at the start of a stream."""
-        return like.new_zeros(like.shape[0], self.width, like.shape[2]) if self.frames is None else self.frames
 
     def fork(self) -> TailCache:
         return TailCache(self.width, self.frames)
@@ -79,7 +94,8 @@ class TailCache:
 class KVCache:
     """Keys and values of one attention layer, each (B, heads, S, head_dim), grown in steps.
 
-    A fork reads the same storage; whoever extends it first moves to storage of its own.
+    A fork reads the same storage and moves to storage of its own before it writes; the original only ever writes
+    behind what its forks read.
     """
 
     __slots__ = ("_keys", "_shared", "_values", "length")
@@ -101,15 +117,21 @@ class KVCache:
         self.length = end
         return self._keys[:, :, :end], self._values[:, :, :end]
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        k, v = self.extend(k, v)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    def attend(self, layer: AttentionLayer, x: Tensor) -> Tensor:
+        """One chunk, or the part of one there is: all of it sees all of itself and of what is kept."""
+        keys, values = self.extend(layer.keys(x), layer.values(x))
+        return F.scaled_dot_product_attention(layer.queries(x), keys, values)
 
     def fork(self) -> KVCache:
         twin = KVCache()
         twin.length, twin._keys, twin._values, twin._shared = self.length, self._keys, self._values, True
-        self._shared = True
         return twin
+
+    def first(self, frames: int) -> tuple[Tensor, Tensor] | None:
+        """Keys and values of the first frames that are kept; None for no frames."""
+        if frames == 0 or self._keys is None or self._values is None:
+            return None
+        return self._keys[:, :, :frames], self._values[:, :, :frames]
 
     def _writable(self, store: Tensor | None, like: Tensor, needed: int) -> Tensor:
         if store is not None and store.shape[2] >= needed and not self._shared:

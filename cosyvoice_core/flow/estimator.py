@@ -1,12 +1,12 @@
 """Estimator of the flow's velocity: a U-Net of causal residual blocks and transformers without any resampling.
 
 Knows nothing of the ODE or of guidance: one call is one evaluation for rows that may each have a time of their own.
+What depends on mu, speaker and prompt alone is computed once (`conditions`) for all evaluations of the same frames.
 Everything is (B, T, C). Source: docs/model.md, "Estimator".
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -17,125 +17,8 @@ from cosyvoice_core.config import FlowConfig
 from cosyvoice_core.flow.cache import LayerCaches
 from cosyvoice_core.flow.convolution import CausalConv
 from cosyvoice_core.flow.masks import chunk_mask, with_padding
-
-_TIME_SCALE = 1000.0
-
-
-def time_sinusoid(t: Tensor, dim: int) -> Tensor:
-    """Time (B,) in 0..1 to (B, dim): all sines, then all cosines."""
-    half = dim // 2
-    frequencies = torch.exp(
-        torch.arange(half, device=t.device, dtype=torch.float32) * -(math.log(10000.0) / (half - 1))
-    )
-    angles = _TIME_SCALE * t[:, None] * frequencies
-    return torch.cat((angles.sin(), angles.cos()), dim=-1)
-
-
-class TimeMLP(nn.Module):
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.width = width
-        self.linear_1 = nn.Linear(width, hidden)
-        self.linear_2 = nn.Linear(hidden, hidden)
-
-    def forward(self, t: Tensor) -> Tensor:
-        sinusoid = time_sinusoid(t, self.width).to(self.linear_1.weight.dtype)
-        out: Tensor = self.linear_2(F.silu(self.linear_1(sinusoid)))
-        return out
-
-
-class Block(nn.Module):
-    """Causal convolution, layer norm over channels, Mish."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.block = nn.ModuleDict({"0": CausalConv(in_channels, out_channels, 3), "2": nn.LayerNorm(out_channels)})
-
-    def forward(self, x: Tensor, valid: Tensor | None, cache: LayerCaches | None) -> Tensor:
-        return _masked(F.mish(self.block["2"](self.block["0"](_masked(x, valid), cache))), valid)
-
-
-class Resnet(nn.Module):
-    """Two blocks with the time added between them, and a linear shortcut."""
-
-    def __init__(self, in_channels: int, out_channels: int, time_dim: int) -> None:
-        super().__init__()
-        self.mlp = nn.ModuleDict({"1": nn.Linear(time_dim, out_channels)})
-        self.block1 = Block(in_channels, out_channels)
-        self.block2 = Block(out_channels, out_channels)
-        self.res_conv = nn.Conv1d(in_channels, out_channels, 1)
-
-    def project_time(self, embedding: Tensor) -> Tensor:
-        """(B, time_dim) -> (B, out): what `forward` adds to every frame."""
-        out: Tensor = self.mlp["1"](F.mish(embedding))
-        return out
-
-    def forward(self, x: Tensor, time: Tensor, valid: Tensor | None, cache: LayerCaches | None) -> Tensor:
-        h = self.block1(x, valid, cache) + time[:, None]
-        h = self.block2(h, valid, cache)
-        shortcut = F.linear(_masked(x, valid), self.res_conv.weight[:, :, 0], self.res_conv.bias)
-        out: Tensor = h + shortcut
-        return out
-
-
-class Attention(nn.Module):
-    """Multi-head attention without positions."""
-
-    def __init__(self, dim: int, heads: int, head_dim: int) -> None:
-        super().__init__()
-        inner = heads * head_dim
-        self.heads = heads
-        self.to_q = nn.Linear(dim, inner, bias=False)
-        self.to_k = nn.Linear(dim, inner, bias=False)
-        self.to_v = nn.Linear(dim, inner, bias=False)
-        self.to_out = nn.ModuleList([nn.Linear(inner, dim)])
-
-    def forward(self, x: Tensor, mask: Tensor | None, cache: LayerCaches | None) -> Tensor:
-        q, k, v = (
-            projection(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for projection in (self.to_q, self.to_k, self.to_v)
-        )
-        if cache is None:
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        else:
-            out = cache.attention().attend(q, k, v, mask)
-        merged: Tensor = self.to_out[0](out.transpose(1, 2).flatten(2))
-        return merged
-
-
-class GeluProjection(nn.Module):
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.proj = nn.Linear(dim, hidden)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(self.proj(x))
-
-
-class FeedForward(nn.Module):
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.net = nn.ModuleDict({"0": GeluProjection(dim, 4 * dim), "2": nn.Linear(4 * dim, dim)})
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.net["2"](self.net["0"](x))
-        return out
-
-
-class TransformerBlock(nn.Module):
-    """Pre-norm attention and feed-forward with residuals."""
-
-    def __init__(self, dim: int, heads: int, head_dim: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
-        self.attn1 = Attention(dim, heads, head_dim)
-        self.norm3 = nn.LayerNorm(dim)
-        self.ff = FeedForward(dim)
-
-    def forward(self, x: Tensor, mask: Tensor | None, cache: LayerCaches | None) -> Tensor:
-        x = x + self.attn1(self.norm1(x), mask, cache)
-        out: Tensor = x + self.ff(self.norm3(x))
-        return out
+from cosyvoice_core.flow.residual import Block, Conditions, EntryResnet, Resnet, TimeMLP, masked
+from cosyvoice_core.flow.transformer import TransformerBlock
 
 
 class Estimator(nn.Module):
@@ -143,7 +26,7 @@ class Estimator(nn.Module):
 
     def __init__(self, config: FlowConfig) -> None:
         super().__init__()
-        channels, time_dim = config.channels, config.time_embedding_dim
+        channels, bins, time_dim = config.channels, config.mel_bins, config.time_embedding_dim
         self.chunk = config.chunk_frames
 
         def transformers() -> nn.ModuleList:
@@ -152,25 +35,59 @@ class Estimator(nn.Module):
                 for _ in range(config.blocks_per_stage)
             )
 
-        def stage(in_channels: int, *rest: nn.Module) -> nn.ModuleList:
-            return nn.ModuleList([Resnet(in_channels, channels, time_dim), transformers(), *rest])
+        def stage(resnet: nn.Module, *rest: nn.Module) -> nn.ModuleList:
+            return nn.ModuleList([resnet, transformers(), *rest])
 
+        entry = EntryResnet(bins, config.estimator_in_channels - bins, channels, time_dim)
         self.time_mlp = TimeMLP(config.estimator_in_channels, time_dim)
-        self.down_blocks = nn.ModuleList([stage(config.estimator_in_channels, CausalConv(channels, channels, 3))])
-        self.mid_blocks = nn.ModuleList([stage(channels) for _ in range(config.mid_stages)])
-        self.up_blocks = nn.ModuleList([stage(2 * channels, CausalConv(channels, channels, 3))])
+        self.down_blocks = nn.ModuleList([stage(entry, CausalConv(channels, channels, 3))])
+        self.mid_blocks = nn.ModuleList([stage(Resnet(channels, channels, time_dim)) for _ in range(config.mid_stages)])
+        self.up_blocks = nn.ModuleList(
+            [stage(Resnet(2 * channels, channels, time_dim), CausalConv(channels, channels, 3))]
+        )
         self.final_block = Block(channels, channels)
         self.final_proj = nn.Conv1d(channels, config.mel_bins, 1)
+
+    @property
+    def attention_layers(self) -> int:
+        return sum(len(_modules(stage[1])) for stage in self._stages())
+
+    @property
+    def tail_channels(self) -> tuple[int, ...]:
+        """Input channels of each convolution that keeps frames between chunks, in the order they run."""
+        entry, _, down_conv = self._entry()
+        up, _, up_conv = _modules(self.up_blocks[0])
+        mids = [_modules(stage)[0] for stage in self.mid_blocks]
+        assert isinstance(down_conv, CausalConv)
+        assert isinstance(up_conv, CausalConv)
+        first = (entry.moving, entry.block2.conv.in_channels, down_conv.in_channels)
+        inner = [block.conv.in_channels for resnet in (*mids, up) for block in _blocks(resnet)]
+        return (*first, *inner, up_conv.in_channels, self.final_block.conv.in_channels)
 
     def project_time(self, t: Tensor) -> list[Tensor]:
         """Time (B,) to what each residual block adds, in the order they run; constant for a fixed time grid."""
         embedding = self.time_mlp(t)
         projections = []
-        for stage in (*self.down_blocks, *self.mid_blocks, *self.up_blocks):
-            resnet = _modules(stage)[0]
-            assert isinstance(resnet, Resnet)
+        for stage in self._stages():
+            resnet = stage[0]
+            assert isinstance(resnet, EntryResnet | Resnet)
             projections.append(resnet.project_time(embedding))
         return projections
+
+    def conditions(
+        self,
+        mu: Tensor,
+        speaker: Tensor,
+        condition: Tensor,
+        *,
+        valid: Tensor | None = None,
+        cache: LayerCaches | None = None,
+    ) -> Conditions:
+        """What mu, condition (B, T, bins) and speaker (B, bins) add; earlier frames from the cache, or zero."""
+        if cache is not None:
+            cache.rewind()
+        fixed = torch.cat((mu, speaker[:, None].expand(-1, mu.shape[1], -1), condition), dim=2)
+        return self._entry()[0].conditions(fixed, valid, cache)
 
     def forward(
         self,
@@ -182,54 +99,66 @@ class Estimator(nn.Module):
         *,
         streaming: bool,
         valid: Tensor | None = None,
-        cache: LayerCaches | None = None,
     ) -> Tensor:
-        """Velocity (B, T, bins).
+        """Velocity (B, T, bins) of whole sequences.
 
         x, mu, condition (B, T, bins); speaker (B, bins); times from `project_time`; valid (B, T) bool marks frames
-        that are not padding (padded frames come out as zero). With a cache the frames are one chunk, or the part of it
-        there is at the end of speech: all of it sees all of itself and of what the cache holds.
+        that are not padding (padded frames come out as zero).
+        """
+        conditions = self.conditions(mu, speaker, condition, valid=valid)
+        return self.velocity(x, conditions, times, streaming=streaming, valid=valid)
+
+    def velocity(
+        self,
+        x: Tensor,
+        conditions: Conditions,
+        times: Sequence[Tensor],
+        *,
+        streaming: bool = False,
+        valid: Tensor | None = None,
+        cache: LayerCaches | None = None,
+    ) -> Tensor:
+        """Velocity (B, T, bins) of x (B, T, bins) under conditions that were computed before.
+
+        With a cache the frames go on from what it holds, and the cache knows which of them see which.
         """
         if cache is not None:
             cache.rewind()
-        frames = x.shape[1]
-        mask = chunk_mask(0, frames, frames, self.chunk, x.device) if streaming else None
+        mask = chunk_mask(0, x.shape[1], x.shape[1], self.chunk, x.device) if streaming else None
         mask = with_padding(mask, valid)
-        h = torch.cat((x, mu, speaker[:, None].expand(-1, frames, -1), condition), dim=2)
 
-        down, down_transformers, down_conv = _modules(self.down_blocks[0])
+        def transformed(h: Tensor, blocks: nn.Module) -> Tensor:
+            for block in _modules(blocks):
+                h = block(h, mask, cache)
+            return h
+
+        entry, down_transformers, down_conv = self._entry()
         up, up_transformers, up_conv = _modules(self.up_blocks[0])
         step = iter(times)
-        h = self._stage(down, down_transformers, h, next(step), mask, valid, cache)
+        h = transformed(entry(x, conditions, next(step), valid, cache), down_transformers)
         skip = h
-        h = down_conv(_masked(h, valid), cache)
+        h = down_conv(masked(h, valid), cache)
         for stage in self.mid_blocks:
             resnet, transformers = _modules(stage)
-            h = self._stage(resnet, transformers, h, next(step), mask, valid, cache)
-        h = self._stage(up, up_transformers, torch.cat((h, skip), dim=2), next(step), mask, valid, cache)
-        h = up_conv(_masked(h, valid), cache)
+            h = transformed(resnet(h, next(step), valid, cache), transformers)
+        h = transformed(up(torch.cat((h, skip), dim=2), next(step), valid, cache), up_transformers)
+        h = up_conv(masked(h, valid), cache)
         h = self.final_block(h, valid, cache)
-        out = F.linear(_masked(h, valid), self.final_proj.weight[:, :, 0], self.final_proj.bias)
-        return _masked(out, valid)
+        out = F.linear(masked(h, valid), self.final_proj.weight[:, :, 0], self.final_proj.bias)
+        return masked(out, valid)
 
-    @staticmethod
-    def _stage(
-        resnet: nn.Module,
-        transformers: nn.Module,
-        h: Tensor,
-        time: Tensor,
-        mask: Tensor | None,
-        valid: Tensor | None,
-        cache: LayerCaches | None,
-    ) -> Tensor:
-        h = resnet(h, time, valid, cache)
-        for block in _modules(transformers):
-            h = block(h, mask, cache)
-        return h
+    def _stages(self) -> list[list[nn.Module]]:
+        return [_modules(stage) for stage in (*self.down_blocks, *self.mid_blocks, *self.up_blocks)]
+
+    def _entry(self) -> tuple[EntryResnet, nn.Module, nn.Module]:
+        entry, transformers, conv = _modules(self.down_blocks[0])
+        assert isinstance(entry, EntryResnet)
+        return entry, transformers, conv
 
 
-def _masked(x: Tensor, valid: Tensor | None) -> Tensor:
-    return x if valid is None else x * valid[:, :, None]
+def _blocks(resnet: nn.Module) -> tuple[Block, Block]:
+    assert isinstance(resnet, Resnet)
+    return resnet.block1, resnet.block2
 
 
 def _modules(stage: nn.Module) -> list[nn.Module]:

@@ -25,3 +25,21 @@ def with_padding(mask: Tensor | None, valid: Tensor | None) -> Tensor | None:
         return mask
     keys = valid[:, None, None, :]
     return keys if mask is None else mask & keys
+
+
+def past_mask(
+    first: int, stop: int, chunk: int, device: torch.device, *, left_chunks: int | None, always: int
+) -> Tensor | None:
+    """Mask (stop - first, stop) of frames first..stop that are computed together, True where visible.
+
+    As `chunk_mask`, but with left_chunks a query sees no more than so many chunks before its own, and the first
+    `always` chunks. None when every query sees every key.
+    """
+    queries = torch.arange(first, stop, device=device).div(chunk, rounding_mode="floor")[:, None]
+    keys = torch.arange(stop, device=device).div(chunk, rounding_mode="floor")[None, :]
+    if first // chunk == (stop - 1) // chunk and (left_chunks is None or first // chunk - left_chunks <= always):
+        return None
+    visible = keys <= queries
+    if left_chunks is not None:
+        visible &= (keys >= queries - left_chunks) | (keys < always)
+    return visible

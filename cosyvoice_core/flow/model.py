@@ -42,7 +42,10 @@ class FlowNetwork(nn.Module):
 
 
 class FlowModel:
-    """Loaded weights, the solver and the fixed noise; immutable, shared by all streams of a process."""
+    """Loaded weights, the solver and the fixed noise; immutable, shared by all streams of a process.
+
+    `unconditional` are the conditions of one frame without tokens, speaker and prompt, the same for every frame.
+    """
 
     def __init__(self, network: FlowNetwork, config: FlowConfig) -> None:
         self.config = config
@@ -52,6 +55,8 @@ class FlowModel:
         self.device, self.dtype = parameter.device, parameter.dtype
         with torch.inference_mode():
             self.solver = Solver(network.decoder.estimator, config.ode_steps, config.cfg_rate)
+            nothing = torch.zeros((1, 1, config.mel_bins), device=self.device, dtype=self.dtype)
+            self.unconditional = network.decoder.estimator.conditions(nothing, nothing[0], nothing)
         self.noise = StartNoise(config.mel_bins, self.device, self.dtype)
 
     @classmethod

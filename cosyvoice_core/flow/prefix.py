@@ -9,23 +9,38 @@ Source: docs/model.md, "Exact incremental computation".
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from cosyvoice_core.flow.cache import StackCache
+from cosyvoice_core.flow.memory import FlowMemory
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class FlowPrefix:
-    """Caches of a prompt's first `tokens` tokens; never extended, only forked."""
+    """Caches of a prompt's first `tokens` tokens; never extended, only forked.
 
+    encoder, fixed: of the token encoder and of the part of the first convolution that does not change with time; tails:
+    by Euler step; pages: in `memory`, held until `release`.
+    """
+
+    memory: FlowMemory
     tokens: int
     encoder: StackCache
-    steps: tuple[StackCache, ...]
+    fixed: StackCache
+    tails: tuple[Tensor, ...]
+    pages: tuple[int, ...]
 
     @property
     def nbytes(self) -> int:
-        return self.encoder.nbytes + sum(cache.nbytes for cache in self.steps)
+        tails = sum(tail.nbytes for tail in self.tails) + self.fixed.nbytes
+        return len(self.pages) * self.memory.page_bytes + tails
+
+    def release(self) -> None:
+        """Let go of the pages; streams that read them keep them for as long as they need."""
+        self.memory.pages.give(self.pages)
 
 
 class PrefixCache:
@@ -50,14 +65,26 @@ class PrefixCache:
             self._known.move_to_end(key)
         return prefix
 
-    def put(self, key: Hashable, take: Callable[[], FlowPrefix]) -> None:
-        """Keep the prefix that `take` gives, unless the voice is known or it alone exceeds the budget."""
-        if key in self._known:
-            return
-        prefix = take()
+    def put(self, key: Hashable, prefix: FlowPrefix) -> None:
+        """Keep a prefix in place of one the voice may have; one that alone exceeds the budget is released at once."""
+        known = self._known.pop(key, None)
+        if known is not None:
+            self._forget(known)
         if prefix.nbytes > self._budget:
+            prefix.release()
             return
         self._known[key] = prefix
         self.nbytes += prefix.nbytes
         while self.nbytes > self._budget:
-            self.nbytes -= self._known.popitem(last=False)[1].nbytes
+            self.drop_oldest()
+
+    def drop_oldest(self) -> bool:
+        """Give up the least recently used prefix; False when there is none."""
+        if not self._known:
+            return False
+        self._forget(self._known.popitem(last=False)[1])
+        return True
+
+    def _forget(self, prefix: FlowPrefix) -> None:
+        self.nbytes -= prefix.nbytes
+        prefix.release()

@@ -1,7 +1,7 @@
 """One stream through the flow by itself: tokens in pieces of any size, mel frames out, nothing computed twice.
 
 Equals `FlowModel.mel(..., streaming=True, finalize=True)` up to float rounding. Many streams together are the business
-of `stepper` and whoever schedules it.
+of `scheduler`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cosyvoice_core.flow.memory import FlowMemory, form_within, page_bytes
 from cosyvoice_core.flow.model import FlowModel
+from cosyvoice_core.flow.noise import MAX_FRAMES
 from cosyvoice_core.flow.prefix import FlowPrefix
 from cosyvoice_core.flow.stepper import FlowStepper
 from cosyvoice_core.flow.stream import FlowStream
+
+_LONG_FRAMES = 1500
+"""Within the budget the faster form of caches is taken for utterances of so many frames (30 s)."""
 
 
 class FlowSession:
@@ -27,11 +32,16 @@ class FlowSession:
         prompt_mel: Tensor,
         speaker: Tensor,
         prefix: FlowPrefix | None = None,
+        *,
+        stepper: FlowStepper | None = None,
+        left_chunks: int | None = None,
     ) -> None:
-        """See `FlowStream`."""
+        """See `FlowStream`. Without a stepper the session has one, and caches, of its own."""
         self._bins = model.config.mel_bins
-        self._stepper = FlowStepper(model)
-        self.stream = FlowStream(model, prompt_tokens, prompt_mel, speaker, prefix)
+        self.stepper = private_stepper(model) if stepper is None else stepper
+        self.stream = FlowStream(
+            model, self.stepper.memory, prompt_tokens, prompt_mel, speaker, prefix, left_chunks=left_chunks
+        )
 
     @property
     def tokens_needed(self) -> int:
@@ -50,7 +60,18 @@ class FlowSession:
         self.stream.feed(tokens, last=last)
         pieces = [torch.zeros((self._bins, 0))]
         while self.stream.begin() is not None:
-            while not self._stepper.step([self.stream]):
+            while not self.stepper.step([self.stream]):
                 pass
             pieces.append(self.stream.finish())
         return torch.cat([piece.to(pieces[-1].device) for piece in pieces], dim=1)
+
+    def close(self) -> None:
+        """Free the stream's caches, for a stepper that others use too."""
+        self.stream.close()
+
+
+def private_stepper(model: FlowModel, budget_bytes: int = 8 * 2**30) -> FlowStepper:
+    """A stepper with memory for streams one at a time, of any length within the budget; beyond it they recompute."""
+    form = form_within(model, budget_bytes, _LONG_FRAMES)
+    longest = page_bytes(model, form) * (MAX_FRAMES // model.config.chunk_frames)
+    return FlowStepper(model, FlowMemory(model, min(budget_bytes, longest), form))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cosyvoice_core.flow.cache import StackCache
 from cosyvoice_core.flow.estimator import Estimator
 
 
@@ -49,26 +48,23 @@ class Solver:
         self.cfg_rate = cfg_rate
         parameter = next(estimator.parameters())
         by_step = [estimator.project_time(torch.full((1,), t, device=parameter.device)) for t in self.grid.times]
-        # By residual block: (steps, channels).
-        self._projections = [torch.cat(block) for block in zip(*by_step, strict=True)]
+        self._widths = [block.shape[1] for block in by_step[0]]
+        # By step: (1, channels of all residual blocks).
+        self._projections = [torch.cat(blocks, dim=1) for blocks in by_step]
 
     @property
     def steps(self) -> int:
         return len(self.grid.times)
 
-    def projections(self, steps: Sequence[int], rows: int = 1) -> list[Tensor]:
-        """Time projections for streams at the given steps, `rows` rows each: (rows * streams, channels) by block."""
-        index = torch.tensor(steps).repeat_interleave(rows).to(self._projections[0].device)
-        return [block[index] for block in self._projections]
+    def projections(self, steps: Sequence[int], rows: Sequence[int]) -> list[Tensor]:
+        """Time projections for streams at the given steps, so many rows of each: (all rows, channels) by block."""
+        chosen = [self._projections[step].expand(count, -1) for step, count in zip(steps, rows, strict=True)]
+        return list(torch.cat(chosen).split_with_sizes(self._widths, dim=1))
 
     def advance(self, x: Tensor, conditional: Tensor, unconditional: Tensor, step: int) -> Tensor:
         """x after Euler step `step`, guided away from the unconditional velocity."""
         guided = (1.0 + self.cfg_rate) * conditional - self.cfg_rate * unconditional
         return x + self.grid.widths[step] * guided
-
-    def caches(self) -> list[StackCache]:
-        """Empty caches for one stream, one per step."""
-        return [StackCache() for _ in self.grid.times]
 
     def solve(
         self,
@@ -85,18 +81,15 @@ class Solver:
         `steps`, if given, collects x after each step.
         """
         batch = noise.shape[0]
-        mu_rows = torch.cat((mu, torch.zeros_like(mu)))
-        speaker_rows = torch.cat((speaker, torch.zeros_like(speaker)))
-        condition_rows = torch.cat((condition, torch.zeros_like(condition)))
+        conditions = self.estimator.conditions(
+            torch.cat((mu, torch.zeros_like(mu))),
+            torch.cat((speaker, torch.zeros_like(speaker))),
+            torch.cat((condition, torch.zeros_like(condition))),
+        )
         x = noise
         for k in range(self.steps):
-            velocity = self.estimator(
-                torch.cat((x, x)),
-                mu_rows,
-                speaker_rows,
-                condition_rows,
-                self.projections([k]),
-                streaming=streaming,
+            velocity = self.estimator.velocity(
+                torch.cat((x, x)), conditions, self.projections([k], [2 * batch]), streaming=streaming
             )
             x = self.advance(x, velocity[:batch], velocity[batch:], k)
             if steps is not None:

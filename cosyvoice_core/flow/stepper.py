@@ -1,7 +1,8 @@
 """One Euler step for chunks of many streams in one estimator call, whatever step each is at.
 
 Time is per row, and every layer but attention treats rows alike, so streams need not start together: a new one joins
-at its next step. Does not choose who steps. Source: docs/model.md, "Flow matching".
+at its next step. A step that fails leaves all streams as they were. Does not choose who steps.
+Source: docs/model.md, "Flow matching".
 """
 
 from __future__ import annotations
@@ -12,53 +13,63 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cosyvoice_core.flow.batch import BatchCache
+from cosyvoice_core.flow.attention import scale
+from cosyvoice_core.flow.batch import Part, StepBatch
+from cosyvoice_core.flow.memory import FlowMemory, rows_of
 from cosyvoice_core.flow.model import FlowModel
 from cosyvoice_core.flow.prefix import FlowPrefix
+from cosyvoice_core.flow.residual import Conditions
 from cosyvoice_core.flow.stream import Chunk, FlowStream
-
-_ROWS = 2
-"""Of one stream: conditional and unconditional."""
+from cosyvoice_core.flow.unguided import UnguidedStart
 
 
 class FlowStepper:
-    """Advances chunks by one Euler step; holds nothing of any stream."""
+    """Advances chunks by one Euler step; of streams it holds nothing but the memory they share."""
 
-    def __init__(self, model: FlowModel) -> None:
+    def __init__(self, model: FlowModel, memory: FlowMemory) -> None:
+        """`memory` is where the streams keep their caches."""
         self._model = model
-        self._solver = model.solver
+        self.memory = memory
+        self._unguided = UnguidedStart(model)
 
     @torch.inference_mode()
     def step(self, streams: Sequence[FlowStream]) -> list[FlowStream]:
         """One step for each stream (all must have a chunk in work); returns those whose chunk is complete."""
         chunks = [self._chunk(stream) for stream in streams]
+        unguided = [self._unguided.velocity(chunk.first, chunk.stop) if chunk.step == 0 else None for chunk in chunks]
+        solver = self._model.solver
         frames = max(chunk.frames for chunk in chunks)
-        rows = [self._rows(stream, chunk, frames) for stream, chunk in zip(streams, chunks, strict=True)]
-        x, mu, speaker, condition = (torch.cat(parts) for parts in zip(*rows, strict=True))
-        caches = [stream.step_caches[chunk.step] for stream, chunk in zip(streams, chunks, strict=True)]
-        velocity = self._solver.estimator(
-            x,
-            mu,
-            speaker,
-            condition,
-            self._solver.projections([chunk.step for chunk in chunks], _ROWS),
-            streaming=False,
-            cache=BatchCache(caches, _ROWS, [chunk.frames for chunk in chunks]),
+        parts = [self._part(chunk) for chunk in chunks]
+        batch = StepBatch(self.memory, parts, frames, scale(self._model.config))
+        velocity = solver.estimator.velocity(
+            torch.cat([self._x(chunk, frames) for chunk in chunks]),
+            Conditions.rows([self._conditions(chunk, frames) for chunk in chunks]),
+            solver.projections([chunk.step for chunk in chunks], batch.sizes),
+            cache=batch,
         )
-        for number, chunk in enumerate(chunks):
-            pair = velocity[_ROWS * number : _ROWS * (number + 1), : chunk.frames]
-            chunk.x = self._solver.advance(chunk.x, pair[0], pair[1], chunk.step)
+        for chunk, rows, tails, start in zip(
+            chunks, velocity.split_with_sizes(batch.sizes), batch.tails_after(), unguided, strict=True
+        ):
+            unconditional = rows[1, : chunk.frames] if start is None else start
+            chunk.x = solver.advance(chunk.x, rows[0, : chunk.frames], unconditional, chunk.step)
+            chunk.tails_after.append(tails)
             chunk.step += 1
-        return [stream for stream, chunk in zip(streams, chunks, strict=True) if chunk.step == self._solver.steps]
+        return [stream for stream, chunk in zip(streams, chunks, strict=True) if chunk.step == solver.steps]
 
-    def prefix(self, prompt_tokens: Tensor, prompt_mel: Tensor, speaker: Tensor) -> FlowPrefix:
-        """Caches of all chunks that depend on the prompt alone, to be shared by utterances of the voice."""
-        stream = FlowStream(self._model, prompt_tokens, prompt_mel, speaker)
-        while stream.begin() is not None:
-            while not self.step([stream]):
-                pass
-            stream.finish()
-        return stream.snapshot()
+    def prefix(self, prompt_tokens: Tensor, prompt_mel: Tensor, speaker: Tensor) -> FlowPrefix | None:
+        """Caches of all chunks that depend on the prompt alone, to be shared by utterances of the voice.
+
+        None when memory does not hold them.
+        """
+        stream = FlowStream(self._model, self.memory, prompt_tokens, prompt_mel, speaker)
+        try:
+            while stream.begin() is not None:
+                while not self.step([stream]):
+                    pass
+                stream.finish()
+            return stream.snapshot()
+        finally:
+            stream.close()
 
     @staticmethod
     def _chunk(stream: FlowStream) -> Chunk:
@@ -67,13 +78,20 @@ class FlowStepper:
         return stream.chunk
 
     @staticmethod
-    def _rows(stream: FlowStream, chunk: Chunk, frames: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """x, mu, speaker, condition of both rows, padded to `frames`; without guidance all but x are zero."""
-        padding = (0, 0, 0, frames - chunk.frames)
-        x, mu, condition = (F.pad(part, padding) for part in (chunk.x, chunk.mu, chunk.condition))
-        return (
-            torch.stack((x, x)),
-            torch.stack((mu, torch.zeros_like(mu))),
-            torch.cat((stream.speaker, torch.zeros_like(stream.speaker))),
-            torch.stack((condition, torch.zeros_like(condition))),
+    def _part(chunk: Chunk) -> Part:
+        return Part(
+            rows_of(chunk.step), chunk.frames, chunk.step, chunk.tails[chunk.step], chunk.past, chunk.kept, chunk.mask
         )
+
+    @staticmethod
+    def _x(chunk: Chunk, frames: int) -> Tensor:
+        """(rows, frames, bins), the same in both rows."""
+        padded = chunk.x if chunk.frames == frames else F.pad(chunk.x, (0, 0, 0, frames - chunk.frames))
+        return padded.expand(rows_of(chunk.step), -1, -1)
+
+    def _conditions(self, chunk: Chunk, frames: int) -> Conditions:
+        """Of both rows; without guidance nothing but what the convolution makes of zeros."""
+        guided = chunk.conditions.padded(frames)
+        if rows_of(chunk.step) == 1:
+            return guided
+        return Conditions.rows([guided, self._model.unconditional.expanded(frames)])

@@ -60,7 +60,9 @@ class SpeechService:
         self.args = args
         self.sample_rate = config.sample_rate
         self.voices = VoiceRegistry(voices, config.token_rate)
-        self._planner = UtterancePlanner(text, config.lm, args.streamed.limits())
+        self._planner = UtterancePlanner(
+            text, config.lm, args.streamed.limits(), args.hops.alignment(config.flow.chunk_tokens)
+        )
         self._sampling = config.lm.sampling
         self._texts = texts
         self._reader = TextReader()

@@ -1,4 +1,4 @@
-"""The flow's step loop: together as alone, urgent first, errors and leaving touch nobody else."""
+"""The flow's step loop: together as alone, chunks as they are done, leaving frees everything."""
 
 from __future__ import annotations
 
@@ -10,45 +10,67 @@ import torch
 from torch import Tensor
 
 from cosyvoice_core.errors import EngineError, InputError
-from cosyvoice_core.flow import FlowSession
-from cosyvoice_core.flow.stream import FlowStream
+from cosyvoice_core.flow.attention import CacheForm
+from cosyvoice_core.flow.memory import FlowMemory, page_bytes
+from cosyvoice_core.flow.scheduler import FlowScheduler, FlowVoice, SchedulerLimits
 from deployments.compute import ListenerClock
 from deployments.flow_engine import FlowEngine
 from tests.flow.test_session import MODEL, prompt, random_tokens
+from tests.flow.test_stepper import alone
+
+PAGES = 30
 
 
-async def spoken(engine: FlowEngine, prompt_length: int, count: int, cut: int = 20) -> Tensor:
-    stream, clock, tokens = FlowStream(MODEL, *prompt(prompt_length)), ListenerClock(), random_tokens(count)
-    pieces = [mel async for mel in engine.push(stream, tokens[:cut].tolist(), clock, last=False)]
-    pieces += [mel async for mel in engine.push(stream, tokens[cut:].tolist(), clock, last=True)]
-    return torch.cat(pieces, dim=1)
+class Rig:
+    """An engine and what one looks at behind it."""
+
+    def __init__(self, batch: int = 3) -> None:
+        memory = FlowMemory(MODEL, PAGES * page_bytes(MODEL, CacheForm.KEYS_VALUES))
+        self.scheduler = FlowScheduler(MODEL, memory, SchedulerLimits(batch=batch))
+        self.engine = FlowEngine(self.scheduler)
+
+    async def spoken(self, length: int, count: int, cut: int = 20) -> Tensor:
+        clock, tokens = ListenerClock(), random_tokens(count)
+        async with self.engine.stream(voice(length), clock) as stream:
+            pieces = [mel async for mel in self.engine.push(stream, tokens[:cut].tolist(), clock, last=False)]
+            pieces += [mel async for mel in self.engine.push(stream, tokens[cut:].tolist(), clock, last=True)]
+        return torch.cat(pieces, dim=1)
+
+    async def assert_empty(self) -> None:
+        """Closing is the step thread's work: whatever is behind it there has seen it done."""
+        await asyncio.get_running_loop().run_in_executor(self.engine._thread, lambda: None)
+        assert (self.engine.running, self.scheduler.open_streams) == (0, 0)
+        assert self.scheduler.memory.pages.free == PAGES
+
+
+def voice(length: int) -> FlowVoice:
+    return FlowVoice(length, *prompt(length))
 
 
 async def test_streams_together_sound_as_alone() -> None:
-    engine = FlowEngine(MODEL, max_batch=3)
+    rig = Rig()
     cases = [(0, 40), (25, 61), (28, 30), (50, 75), (3, 22)]
-    together = await asyncio.gather(*(spoken(engine, *case) for case in cases))
-    for case, mel in zip(cases, together, strict=True):
-        expected = FlowSession(MODEL, *prompt(case[0])).push(random_tokens(case[1]), last=True)
-        assert (mel - expected).abs().max() <= 5e-5
-    assert engine.running == 0
+    together = await asyncio.gather(*(rig.spoken(*case) for case in cases))
+    for (length, count), mel in zip(cases, together, strict=True):
+        assert (mel - alone(length, random_tokens(count))).abs().max() <= 5e-5
+    await rig.assert_empty()
 
 
 async def test_chunks_leave_one_by_one() -> None:
-    engine = FlowEngine(MODEL, max_batch=2)
-    stream = FlowStream(MODEL, *prompt(0))
-    sizes = [mel.shape[1] async for mel in engine.push(stream, random_tokens(80).tolist(), ListenerClock(), last=True)]
+    rig, clock = Rig(), ListenerClock()
+    async with rig.engine.stream(voice(0), clock) as stream:
+        sizes = [mel.shape[1] async for mel in rig.engine.push(stream, random_tokens(80).tolist(), clock, last=True)]
     assert sizes == [50, 50, 50, 10]
 
 
 async def test_a_new_listener_passes_one_who_is_ahead() -> None:
-    engine = FlowEngine(MODEL, max_batch=1)
+    rig = Rig(batch=1)
     order: list[str] = []
 
     async def listen(name: str, clock: ListenerClock) -> None:
-        stream = FlowStream(MODEL, *prompt(0))
-        async for _ in engine.push(stream, random_tokens(75).tolist(), clock, last=True):
-            order.append(name)  # noqa: PERF401 - the order across tasks is what is looked at
+        async with rig.engine.stream(voice(0), clock) as stream:
+            async for _ in rig.engine.push(stream, random_tokens(75).tolist(), clock, last=True):
+                order.append(name)  # noqa: PERF401 - the order across tasks is what is looked at
 
     ahead = ListenerClock()
     ahead.sent(60.0)
@@ -60,36 +82,50 @@ async def test_a_new_listener_passes_one_who_is_ahead() -> None:
     assert order[-1] == "ahead"
 
 
-async def test_leaving_frees_the_place_and_harms_nobody() -> None:
-    engine = FlowEngine(MODEL, max_batch=2)
-    stream = FlowStream(MODEL, *prompt(0))
-    other = asyncio.create_task(spoken(engine, 25, 61))
-    async with aclosing(engine.push(stream, random_tokens(500).tolist(), ListenerClock(), last=True)) as chunks:
+async def test_leaving_frees_everything_and_harms_nobody() -> None:
+    rig, clock = Rig(), ListenerClock()
+    other = asyncio.create_task(rig.spoken(25, 61))
+    async with (
+        rig.engine.stream(voice(0), clock) as stream,
+        aclosing(rig.engine.push(stream, random_tokens(500).tolist(), clock, last=True)) as chunks,
+    ):
         await anext(chunks)
-    expected = FlowSession(MODEL, *prompt(25)).push(random_tokens(61), last=True)
-    assert (await other - expected).abs().max() <= 5e-5
-    assert engine.running == 0
+    assert (await other - alone(25, random_tokens(61))).abs().max() <= 5e-5
+    await rig.assert_empty()
+
+
+async def test_whoever_is_cancelled_while_a_stream_opens_leaves_nothing_behind() -> None:
+    rig = Rig()
+    for wait in (0.0, 0.0005, 0.002, 0.01):
+        opening = asyncio.create_task(rig.spoken(60, 30))
+        await asyncio.sleep(wait)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+    await rig.assert_empty()
 
 
 async def test_a_broken_stream_fails_alone() -> None:
-    engine = FlowEngine(MODEL, max_batch=4)
+    rig, clock = Rig(), ListenerClock()
     tokens, mel, speaker = prompt(25)
     mel[3, 3] = torch.nan
-    broken = FlowStream(MODEL, tokens, mel, speaker)
 
     async def fail() -> None:
-        async for _ in engine.push(broken, random_tokens(30).tolist(), ListenerClock(), last=True):
-            pass
+        async with rig.engine.stream(FlowVoice("broken", tokens, mel, speaker), clock) as stream:
+            async for _ in rig.engine.push(stream, random_tokens(30).tolist(), clock, last=True):
+                pass
 
-    results = await asyncio.gather(fail(), spoken(engine, 25, 61), return_exceptions=True)
+    results = await asyncio.gather(fail(), rig.spoken(25, 61), return_exceptions=True)
     assert isinstance(results[0], EngineError)
     assert isinstance(results[1], Tensor)
-    expected = FlowSession(MODEL, *prompt(25)).push(random_tokens(61), last=True)
-    assert (results[1] - expected).abs().max() <= 5e-5
+    assert (results[1] - alone(25, random_tokens(61))).abs().max() <= 5e-5
+    await rig.assert_empty()
 
 
 async def test_too_long_an_utterance_is_refused() -> None:
-    engine = FlowEngine(MODEL, max_batch=1)
+    rig, clock = Rig(), ListenerClock()
     with pytest.raises(InputError, match="15000"):
-        async for _ in engine.push(FlowStream(MODEL, *prompt(0)), [0] * 7501, ListenerClock(), last=True):
-            pass
+        async with rig.engine.stream(voice(0), clock) as stream:
+            async for _ in rig.engine.push(stream, [0] * 7501, clock, last=True):
+                pass
+    await rig.assert_empty()

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from cosyvoice_core.checkpoint.tensors import read_state
 from cosyvoice_core.flow import FlowModel, FlowSession
 from cosyvoice_core.flow.encoder import relative_sinusoid
-from cosyvoice_core.flow.estimator import time_sinusoid
 from cosyvoice_core.flow.noise import MAX_FRAMES
+from cosyvoice_core.flow.residual import time_sinusoid
 from tests.golden_tests.configs import flow_config
 
 pytestmark = pytest.mark.golden
