@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
+from cosyvoice_core.bench.acoustic import AcousticPlan, run_acoustic, table
 from cosyvoice_core.bench.full import run_full
+from cosyvoice_core.bench.measure import Machine, provenance
+from cosyvoice_core.bench.plot import draw
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -26,14 +32,39 @@ def main(argv: list[str] | None = None) -> int:
     full.add_argument("--keep", type=Path, help="folder to leave the 3 GB checkpoint in, and to reuse it from")
     full.add_argument("--seed", type=int, default=0)
     full.add_argument("--json", type=Path, help="write the figures here too")
+    acoustic = commands.add_parser("acoustic", help="flow and vocoder: growth, work, batches, caches")
+    acoustic.add_argument("--device", default="cpu")
+    acoustic.add_argument("--dtype", choices=_DTYPES, default="float32", help="of the flow")
+    acoustic.add_argument("--quick", action="store_true", help="smaller dims, under a minute on two cores")
+    acoustic.add_argument("--cache-gib", type=float, help="memory for caches (default 8, with --quick 1)")
+    acoustic.add_argument("--seconds", type=int, default=30, help="length of the growing stream")
+    acoustic.add_argument("--json", type=Path, help="write the figures here too")
+    acoustic.add_argument("--plot", type=Path, help="draw them here (SVG or PNG; needs matplotlib)")
     options = parser.parse_args(argv)
-    device = torch.device(options.device)
-    measurement = run_full(
-        options.front_end, device, _DTYPES[options.dtype], options.tokens, options.keep, options.seed
-    )
+    device, dtype = torch.device(options.device), _DTYPES[options.dtype]
+    if options.command == "acoustic":
+        return _acoustic(options, device, dtype)
+    measurement = run_full(options.front_end, device, dtype, options.tokens, options.keep, options.seed)
     print(measurement.render())
     if options.json:
         measurement.write(options.json)
+    return 0
+
+
+def _acoustic(options: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> int:
+    plan = AcousticPlan.quick() if options.quick else AcousticPlan()
+    plan = replace(plan, grow_s=options.seconds)
+    if options.cache_gib is not None:
+        plan = replace(plan, cache_bytes=int(options.cache_gib * 2**30))
+    with tqdm(bar_format="{desc} {elapsed}", leave=False) as bar:
+        result = run_acoustic(plan, device, dtype, bar.set_description)
+    machine = Machine.here(device)
+    print(f"{machine.processor}, {machine.accelerator} accelerator, torch {machine.torch}, {machine.threads} threads\n")
+    print("\n".join(table(result)))
+    if options.json:
+        options.json.write_text(json.dumps(provenance(device) | result.record(), indent=1) + "\n")
+    if options.plot:
+        draw(result, options.plot, f"{machine.processor}, {machine.accelerator} accelerator")
     return 0
 
 

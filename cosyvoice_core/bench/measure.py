@@ -90,13 +90,20 @@ class Measurement:
         """The same as JSON, with machine, versions, date and command."""
         record = {
             "title": self.title,
-            "machine": asdict(Machine.here(self.device)),
-            "date": time.strftime("%Y-%m-%d", time.gmtime()),
-            "command": " ".join(["python", "-m", "cosyvoice_core.bench", *sys.argv[1:]]),
+            **provenance(self.device),
             "peak_host_mib": _peak_mib(),
             "steps": [asdict(step) | {"real_time_factor": step.real_time_factor} for step in self.steps],
         }
         path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def provenance(device: Device) -> dict[str, object]:
+    """Machine, versions, date and command, as they stand beside figures."""
+    return {
+        "machine": asdict(Machine.here(device)),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "command": " ".join(["python", "-m", "cosyvoice_core.bench", *sys.argv[1:]]),
+    }
 
 
 def _processor() -> str:

@@ -100,7 +100,7 @@ def write_random_checkpoint(
         (target.flow, flow_layout(config.flow)),
         (target.vocoder, vocoder_layout(config.vocoder)),
     ):
-        torch.save(_random_state(layout, seed, path.name, dtype), path)
+        torch.save(random_state(layout, seed, path.name, dtype), path)
     return target
 
 
@@ -142,7 +142,10 @@ def _qwen_config(config: LMConfig, source: Path) -> dict[str, object]:
     }
 
 
-def _random_state(layout: Mapping[str, Shape], seed: int, file: str, dtype: torch.dtype) -> dict[str, Tensor]:
+def random_state(
+    layout: Mapping[str, Shape], seed: int, file: str, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    """Tensors of one file of a checkpoint, by key, as `write_random_checkpoint` writes them."""
     state: dict[str, Tensor] = {}
     for key, shape in layout.items():
         if key == TIED_HEAD:
