@@ -11,21 +11,24 @@ from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 
 from deployments.args import DType, StageArgs
+from deployments.heap import HeapTrim
 from deployments.messages import StreamCutError
 from deployments.text_source import cause_of
 
 
 class OpenCalls:
-    """Counts the calls a replica has open; enter it for as long as one lasts."""
+    """Counts the calls a replica has open; enter it for as long as one lasts. Gives back what it held after it."""
 
     def __init__(self) -> None:
         self.count = 0
+        self._heap = HeapTrim()
 
     def __enter__(self) -> None:
         self.count += 1
 
     def __exit__(self, *_error: object) -> None:
         self.count -= 1
+        self._heap.freed()
 
 
 class Hop(Protocol):
