@@ -179,7 +179,3 @@ class ModelConfig:
     def frame_rate(self) -> int:
         """Mel frames per second."""
         return self.token_rate * self.flow.mel_ratio
-
-    @property
-    def samples_per_token(self) -> int:
-        return self.vocoder.samples_per_frame * self.flow.mel_ratio

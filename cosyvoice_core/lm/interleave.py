@@ -58,11 +58,6 @@ class Interleave:
         self._reason: FinishReason | None = None
 
     @property
-    def speech_in_block(self) -> int:
-        """Speech tokens of the block that was opened last, the prompt's included."""
-        return self._in_block
-
-    @property
     def queued(self) -> int:
         """Text and prompt speech tokens that are not in the context yet."""
         return len(self._text) + len(self._prompt_speech)

@@ -89,11 +89,6 @@ class SpeechVocabulary:
         """Everything the head can produce that is not sound."""
         return range(self.speech_tokens, self.head_rows)
 
-    @property
-    def illegal_ids(self) -> tuple[int, ...]:
-        """Head ids that mean nothing in uni-stream decoding: all stop ids but eos."""
-        return tuple(id_ for id_ in self.stop_ids if id_ != self.eos)
-
     def text(self, ids: Iterable[int]) -> list[int]:
         """Merged ids of tokenizer ids. Raises InputError when one has no row in the table."""
         raw = [int(id_) for id_ in ids]

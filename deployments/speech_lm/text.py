@@ -39,10 +39,6 @@ class GrowingTexts:
         self._reader = reader or TextReader()
         self._growing = 0
 
-    @property
-    def growing(self) -> int:
-        return self._growing
-
     def admit(self) -> GrowingText:
         """Take one more. Raises OverloadedError at once when there are too many."""
         if self._growing >= self._most:

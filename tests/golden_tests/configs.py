@@ -1,4 +1,4 @@
-"""Model dims of a golden set's vocoder half, from its `config.json`."""
+"""Dims and constants of a golden set's acoustic half, from its `config.json`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from cosyvoice_core.config import FlowConfig, VocoderConfig
+from cosyvoice_core.reference import ReferenceSettings
 
 
 def vocoder_config(path: Path) -> VocoderConfig:
@@ -55,4 +56,15 @@ def flow_config(path: Path) -> FlowConfig:
         mid_stages=flow["est_mid"],
         ode_steps=flow["n_timesteps"],
         cfg_rate=flow["cfg_rate"],
+    )
+
+
+def session_settings(path: Path) -> ReferenceSettings:
+    """Hops and overlaps of the sessions of a golden set."""
+    constants = json.loads(path.read_text())["token2wav"]
+    return ReferenceSettings(
+        first_hop=constants["token_hop_len"],
+        max_hop=constants["token_max_hop_len"],
+        growth=constants["stream_scale_factor"],
+        kept_frames=constants["mel_cache_len"],
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,14 @@ class PlanRun:
             self._note(id_, False, consumed, final)
             if self.plan.produced(id_):
                 self.emitted.append(id_)
-            if not final and id_ != vocabulary.fill and self.plan.speech_in_block == self._lm.config.speech_block:
+            if not final and id_ != vocabulary.fill and self._speech_since_text() == self._lm.config.speech_block:
                 self._note(vocabulary.fill, True, consumed, False)
         if isinstance(action, Done):
             self.reason = action.reason
+
+    def _speech_since_text(self) -> int:
+        speech_tokens = self._lm.vocabulary.speech_tokens
+        return sum(1 for _ in takewhile(lambda id_: id_ < speech_tokens, reversed(self.plan.context)))
 
     def _note(self, id_: int, forced: bool, consumed: int, final: bool) -> None:
         event = {"pos": len(self.plan.context), "token": id_, "forced": forced, "text_consumed": consumed}

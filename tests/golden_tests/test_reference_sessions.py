@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,14 @@ from cosyvoice_core.checkpoint.tensors import read_state
 from cosyvoice_core.flow import FlowModel
 from cosyvoice_core.reference import NoiseOfCall, ReferenceTokenToWave, VocoderCall
 from cosyvoice_core.vocoder import Vocoder
-from tests.golden_tests.configs import flow_config, vocoder_config
+from tests.golden_tests.configs import flow_config, session_settings, vocoder_config
 
 pytestmark = pytest.mark.golden
 
 MEL = 5e-5
 PARTS = ("token", "prompt_token", "prompt_feat", "embedding")
-SPEEDS = {"speed125": 1.25, "speed080": 0.80}
+SPEED = re.compile(r"speech_speed(\d+)")
+"""Speech of a whole session at a speed given in per cent."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def reference(golden_acoustic: Path) -> ReferenceTokenToWave:
     config = golden_acoustic / "config.json"
     flow = FlowModel.from_state(read_state(golden_acoustic / "flow.pt"), flow_config(config))
     vocoder = Vocoder.from_state(read_state(golden_acoustic / "hift.pt"), vocoder_config(config), "hift.pt")
-    return ReferenceTokenToWave(flow, vocoder)
+    return ReferenceTokenToWave(flow, vocoder, session_settings(config))
 
 
 def injected(seed: int, partials: int) -> NoiseOfCall:
@@ -66,19 +68,16 @@ def partials(golden_acoustic: Path) -> int:
 
 
 def assert_same_sound(actual: Tensor, expected: np.ndarray) -> None:
-    """From tokens, float32 phase limits agreement: rms within 1 % of the signal's, no sample off by 0.05."""
+    """From tokens, float32 phase limits agreement: rms within 1 % of the signal's, no sample off by 0.05.
+
+    That is the bound on sound that is made from tokens. A source is held to the same: it is where the phase comes in,
+    so the error of the sound is that of its source, shaped by the generator, and a looser bound would prove nothing.
+    """
     assert tuple(actual.shape) == expected.shape
     difference = (actual - torch.from_numpy(expected)).double()
     rms = torch.from_numpy(expected).double().square().mean().sqrt()
     assert difference.square().mean().sqrt() < 0.01 * rms
     assert difference.abs().max() < 0.05
-
-
-def assert_same_source(actual: Tensor, expected: np.ndarray) -> None:
-    """Phase in float32 turns a mel error of 1e-6 into per cents of the source after ten seconds."""
-    assert tuple(actual.shape) == expected.shape
-    wanted = torch.from_numpy(expected).double()
-    assert (actual - wanted).square().mean().sqrt() < 0.05 * wanted.square().mean().sqrt()
 
 
 def assert_mel(actual: Tensor, expected: np.ndarray) -> None:
@@ -105,7 +104,7 @@ def test_streams(
 
 def check_call(call: VocoderCall, session: dict[str, np.ndarray], number: int) -> None:
     assert_mel(call.mel, session[f"stream_hift_mel{number}"])
-    assert_same_source(call.source, session[f"stream_hift_source{number}"])
+    assert_same_sound(call.source, session[f"stream_hift_source{number}"])
     assert_same_sound(call.emitted, session[f"stream_chunk{number}"])
 
 
@@ -118,24 +117,22 @@ def test_one_shots(
     for name, session in sessions.items():
         call = reference.one_shot(*inputs(session), injected(seeds[name], partials(golden_acoustic)))
         assert_mel(call.mel, session["oneshot_hift_mel"])
-        assert_same_source(call.source, session["oneshot_hift_source"])
+        assert_same_sound(call.source, session["oneshot_hift_source"])
         assert_same_sound(call.emitted, session["speech_oneshot"])
 
 
-@pytest.mark.parametrize("label", list(SPEEDS))
-def test_speed(
+def test_speeds(
     reference: ReferenceTokenToWave,
     sessions: dict[str, dict[str, np.ndarray]],
     seeds: dict[str, int],
     golden_acoustic: Path,
-    label: str,
 ) -> None:
-    stored = [name for name, session in sessions.items() if f"speech_{label}" in session]
+    stored = [(name, found[1]) for name, session in sessions.items() for key in session if (found := SPEED.match(key))]
     assert stored
-    for name in stored:
+    for name, percent in stored:
         session = sessions[name]
         noise = injected(seeds[name], partials(golden_acoustic))
-        call = reference.one_shot(*inputs(session), noise, speed=SPEEDS[label])
-        if f"{label}_hift_mel" in session:
-            assert_mel(call.mel, session[f"{label}_hift_mel"])
-        assert_same_sound(call.emitted, session[f"speech_{label}"])
+        call = reference.one_shot(*inputs(session), noise, speed=int(percent) / 100)
+        if f"speed{percent}_hift_mel" in session:
+            assert_mel(call.mel, session[f"speed{percent}_hift_mel"])
+        assert_same_sound(call.emitted, session[f"speech_speed{percent}"])

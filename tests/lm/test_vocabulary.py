@@ -17,7 +17,6 @@ def test_official_cosyvoice2_ids() -> None:
     assert (vocabulary.head_rows, vocabulary.text_offset, vocabulary.input_rows) == (6564, 6566, 158502)
     assert (vocabulary.marker_rows, vocabulary.head_bias) == (2, True)
     assert list(vocabulary.stop_ids) == [6561, 6562, 6563]
-    assert vocabulary.illegal_ids == (6562, 6563)
 
 
 def test_official_cosyvoice3_ids() -> None:
@@ -26,7 +25,6 @@ def test_official_cosyvoice3_ids() -> None:
     assert (vocabulary.head_rows, vocabulary.text_offset) == (6761, 6761)
     assert (vocabulary.marker_rows, vocabulary.head_bias) == (0, False)
     assert list(vocabulary.stop_ids) == list(range(6561, 6761))
-    assert vocabulary.illegal_ids == (6561, *range(6563, 6761))
 
 
 @pytest.mark.parametrize(
