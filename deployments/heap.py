@@ -9,31 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+from collections.abc import Callable
 
-_DELAY_S = 1.0
+
+def trim() -> None:
+    """Return the free pages of all heaps of this process; takes some milliseconds."""
+    call = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if call is not None:
+        call(0)
 
 
 class HeapTrim:
-    """Trims this process's heap soon after something large was freed, at most once a `delay_s`."""
+    """Trims the heap `delay_s` after something was freed, once for all that was freed meanwhile."""
 
-    def __init__(self, delay_s: float = _DELAY_S) -> None:
+    def __init__(self, delay_s: float = 1.0, give_back: Callable[[], None] = trim) -> None:
         self._delay_s = delay_s
+        self._give_back = give_back
         self._waiting = False
 
     def freed(self) -> None:
-        """Note that memory was freed; call it in the event loop."""
+        """Note that memory was freed; called in the event loop."""
         if not self._waiting:
             self._waiting = True
             asyncio.get_running_loop().call_later(self._delay_s, self._trim)
 
     def _trim(self) -> None:
         self._waiting = False
-        # Some milliseconds, in which neither the event loop nor a computation of this process need stand still.
-        asyncio.get_running_loop().run_in_executor(None, trim)
-
-
-def trim() -> None:
-    """Return free pages of all heaps to the system."""
-    call = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if call is not None:
-        call(0)
+        # In a thread of its own, so that neither the event loop nor a computation stands still for it.
+        asyncio.get_running_loop().run_in_executor(None, self._give_back)
