@@ -21,7 +21,7 @@ from ray.serve.handle import DeploymentHandle
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.inputs import FloatArray
 from deployments.mailbox import OverloadedError, TextSource
-from deployments.messages import SpeakCall, SpeechChunk, StreamCutError, VoiceInfo
+from deployments.messages import FirstAudio, SpeakCall, SpeechChunk, StreamCutError, VoiceInfo
 from deployments.text_source import TextWriter
 
 DEFAULT_APP = "cosyvoice"
@@ -37,6 +37,8 @@ class SpeechStream:
 
     def __init__(self, handle: DeploymentHandle, call: SpeakCall) -> None:
         self._ended = False
+        self.first_audio: FirstAudio | None = None
+        """Where the time to the first chunk went, once that has come."""
         self._open(handle, call)
 
     def _open(self, handle: DeploymentHandle, call: SpeakCall) -> None:
@@ -94,6 +96,7 @@ class SpeechStream:
 
     def _note(self, chunk: SpeechChunk) -> bool:
         self._ended = self._ended or chunk.last
+        self.first_audio = self.first_audio or chunk.first_audio
         return chunk.last
 
 
@@ -112,6 +115,7 @@ class WrittenSpeechStream(SpeechStream):
         self._options = options
         self._stream = None
         self._ended = False
+        self.first_audio = None
         self._writing: asyncio.Task[None] | None = None
         self._text_error: Exception | None = None
 

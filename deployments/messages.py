@@ -37,12 +37,31 @@ class Finish(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class StageTiming:
+    """How one stage came to the hop that carries this; seconds since the task reached the stage, by its own clock.
+
+    prepared_s: ready for input; input_s: what this hop needed had come (of the language model: text); began_s: work on
+    it had begun (of the language model: its first token was there); left_s: the hop left.
+    """
+
+    stage: str
+    prepared_s: float
+    input_s: float
+    began_s: float
+    left_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class TokenHop:
-    """Speech tokens from the language model. A stream that ends without `last` was cut."""
+    """Speech tokens from the language model. A stream that ends without `last` was cut.
+
+    timings, here and in the other hops: of the stages that the hop came through, the lowest first.
+    """
 
     ids: tuple[int, ...]
     last: bool
     finish: Finish | None = None
+    timings: tuple[StageTiming, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +72,7 @@ class MelHop:
     ids: tuple[int, ...]
     last: bool
     finish: Finish | None = None
+    timings: tuple[StageTiming, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +83,7 @@ class AudioHop:
     ids: tuple[int, ...]
     last: bool
     finish: Finish | None = None
+    timings: tuple[StageTiming, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +128,33 @@ class SpeakCall:
 
 
 @dataclass(frozen=True, slots=True)
+class FirstAudio:
+    """Where the time to a request's first audio went: names and seconds of its parts, which add up to the whole.
+
+    ingress: text front end and all else there; voice: prompt audio to voice; text-wait: until a growing text had its
+    first words; STAGE-prepare: what was left to prepare when its input came; STAGE-wait: until work on it began (of
+    the language model: a place, the prompt, the first token); STAGE: the work; hops: the ways between the stages.
+    """
+
+    request_id: str
+    parts: tuple[tuple[str, float], ...]
+
+    @property
+    def total_s(self) -> float:
+        return sum(seconds for _, seconds in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
 class SpeechChunk:
-    """Samples (N,) float32 of the answer in order, and the text segment they belong to; `last` ends the answer."""
+    """Samples (N,) float32 of the answer in order, and the text segment they belong to; `last` ends the answer.
+
+    first_audio: on the answer's first chunk only.
+    """
 
     samples: FloatArray
     segment: int
     last: bool = False
+    first_audio: FirstAudio | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Holds the text front end, the saved voices and the handles of the stages; checks
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,8 +34,11 @@ from deployments.ingress.streamed import StreamedUtterances
 from deployments.ingress.utterance import audio_of
 from deployments.ingress.voices import VoiceRegistry
 from deployments.mailbox import TextSource
-from deployments.messages import AudioHop, SpeakCall, SpeechChunk, StageInfo, UtteranceTask
+from deployments.messages import AudioHop, FirstAudio, SpeakCall, SpeechChunk, StageInfo, UtteranceTask
 from deployments.text_source import MailboxOwner, TextReader
+from deployments.timing import RequestWatch
+
+logger = logging.getLogger("ray.serve")
 
 _INFO_TIMEOUT_S = 2.0
 
@@ -113,10 +117,13 @@ class SpeechService:
 
         Raises InputError before any stage works on the text; closing the generator stops all stages.
         """
+        watch = RequestWatch(request_id)
         self.check(call, streamed=streamed)
+        voice = await self._voice(call)
+        watch.voice_ready()
         request = SpeechRequest(
             text=call.text if isinstance(call.text, str) else "",
-            voice=await self._voice(call),
+            voice=voice,
             mode=call.mode,
             instruction=call.instructions,
             seed=secrets.randbelow(MAX_SEED) if call.seed is None else call.seed,
@@ -135,15 +142,21 @@ class SpeechService:
             pause_s=pause_s,
         )
         if isinstance(call.text, str):
-            chunks = self._speak_complete(request, request_id, plan)
+            chunks = self._speak_complete(request, request_id, watch, plan)
         else:
-            chunks = self._speak_growing(request, request_id, self._pieces(call.text), plan)
+            chunks = self._speak_growing(request, request_id, watch, self._pieces(call.text), plan)
+        first_audio: FirstAudio | None = None
         async with aclosing(chunks):
             async for chunk in chunks:
-                yield chunk
+                if first_audio is None:
+                    first_audio = watch.first_audio()
+                    logger.info("request %s: first audio after %.3f s: %s", request_id, *_told(first_audio))
+                    yield replace(chunk, first_audio=first_audio)
+                else:
+                    yield chunk
 
     async def _speak_complete(
-        self, request: SpeechRequest, request_id: str, plan: Callable[..., SegmentPlayer]
+        self, request: SpeechRequest, request_id: str, watch: RequestWatch, plan: Callable[..., SegmentPlayer]
     ) -> AsyncGenerator[SpeechChunk, None]:
         utterances = self._planner.utterances(request)
 
@@ -151,14 +164,20 @@ class SpeechService:
             return await asyncio.get_running_loop().run_in_executor(self._text_thread, next, utterances, None)
 
         def start(utterance: Utterance, lead_s: float) -> AsyncGenerator[AudioHop, None]:
-            return audio_of(UtteranceTask(request_id, utterance, lead_s), self._vocoder, self.args.playback)
+            task = UtteranceTask(request_id, utterance, lead_s)
+            return watch.listen(audio_of(task, self._vocoder, self.args.playback))
 
         async with aclosing(plan(next_utterance, start).play()) as chunks:
             async for chunk in chunks:
                 yield chunk
 
     async def _speak_growing(
-        self, request: SpeechRequest, request_id: str, pieces: AsyncIterator[str], plan: Callable[..., SegmentPlayer]
+        self,
+        request: SpeechRequest,
+        request_id: str,
+        watch: RequestWatch,
+        pieces: AsyncIterator[str],
+        plan: Callable[..., SegmentPlayer],
     ) -> AsyncGenerator[SpeechChunk, None]:
         assert self._texts is not None
         make = partial(self._planner.streamed_utterance, request)
@@ -168,7 +187,7 @@ class SpeechService:
             utterance: Utterance, lead_s: float, source: TextSource, text_age_s: Callable[[], float]
         ) -> AsyncGenerator[AudioHop, None]:
             task = UtteranceTask(request_id, utterance, lead_s, text=source)
-            return audio_of(task, self._vocoder, self.args.playback, text_age_s)
+            return watch.listen(audio_of(task, self._vocoder, self.args.playback, text_age_s))
 
         async with StreamedUtterances(
             pieces,
@@ -217,3 +236,9 @@ class SpeechService:
 
         infos = await asyncio.gather(*(ask(handle) for handle in self._stages.values()))
         return dict(zip(self._stages, infos, strict=True))
+
+
+def _told(first_audio: FirstAudio) -> tuple[float, str]:
+    """Total and parts for people, those below a millisecond left out."""
+    parts = ", ".join(f"{name} {seconds:.3f}" for name, seconds in first_audio.parts if seconds >= 0.001)
+    return first_audio.total_s, parts

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from deployments.ingress.body import SpeechBody, read_speech_body
 from deployments.ingress.framing import MEDIA_TYPES, AudioResponse, framed, whole
 from deployments.ingress.service import SpeechService
+from deployments.messages import FirstAudio
 
 REQUEST_ID = "x-request-id"
 
@@ -18,6 +19,12 @@ def request_id_of(request: Request) -> str:
     """The caller's id if it is short and printable, else a new one."""
     given = request.headers.get(REQUEST_ID, "")
     return given if 0 < len(given) <= 64 and given.isascii() and given.isprintable() else uuid.uuid4().hex
+
+
+def server_timing(first_audio: FirstAudio) -> str:
+    """The account of a first audio as a header (W3C Server Timing; milliseconds)."""
+    parts = [("total", first_audio.total_s), *first_audio.parts]
+    return ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in parts)
 
 
 def speech_routes(service: SpeechService) -> APIRouter:
@@ -48,6 +55,8 @@ def speech_routes(service: SpeechService) -> APIRouter:
         try:
             # Nothing is answered before there is audio: a failure until then is an error, not a broken 200.
             first = await anext(chunks)
+            if first.first_audio is not None:
+                headers["server-timing"] = server_timing(first.first_audio)
             if not body.stream:
                 audio = await whole(first, chunks, body.response_format, service.sample_rate)
                 return Response(audio, media_type=media_type, headers=headers)

@@ -20,6 +20,7 @@ from deployments.metrics import LanguageModelMetrics
 from deployments.speech_lm.engine_choice import make_engine
 from deployments.speech_lm.text import GrowingTexts
 from deployments.stage import OpenCalls, resolve_device, resolve_dtype
+from deployments.timing import LM, StageWatch
 
 logger = logging.getLogger("ray.serve")
 
@@ -55,21 +56,23 @@ class SpeechLM:
             yield TokenHop(cutter.rest(), last=True, finish=Finish.END_OF_SPEECH)
             return
         cutter = HopCutter(ends, task.history)
+        watch = StageWatch(LM)
         with self._open, self._metrics.request() as metrics, ExitStack() as stack:
             if task.text is None:
                 request = utterance.token_request(self._vocabulary, task.history)
                 tokens = self._engine.generate(request, task.lead_s)
             else:
                 text = stack.enter_context(self._texts.admit()).ids(task.text, metrics)
-                tokens = self._engine.generate_stream(utterance.stream_request(), text)
+                tokens = self._engine.generate_stream(utterance.stream_request(), watch.inputs(text))
             async with aclosing(tokens) as batches:
                 async for batch in batches:
                     metrics.tokens(len(batch.ids))
+                    watch.began()
                     for ids in cutter.add(batch.ids):
-                        yield TokenHop(ids, last=False)
+                        yield TokenHop(ids, last=False, timings=(watch.timing(),))
                     if batch.finish is not None:
                         self._note_length(task, batch.finish)
-                        yield TokenHop(cutter.rest(), last=True, finish=batch.finish)
+                        yield TokenHop(cutter.rest(), last=True, finish=batch.finish, timings=(watch.timing(),))
 
     @staticmethod
     def _note_length(task: UtteranceTask, finish: Finish) -> None:
