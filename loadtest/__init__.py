@@ -1,1 +1,1 @@
-"""Load tests that measure the service as a listener hears it; nothing is here yet."""
+"""Load tests that measure the service as a listener hears it, from outside and by the client's clock alone."""

@@ -1,0 +1,1 @@
+"""Clients of the service's doors, one file each behind the protocol in `door.py`."""
