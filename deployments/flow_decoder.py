@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ from deployments.compute import ListenerClock
 from deployments.flow_engine import FlowEngine
 from deployments.messages import MelHop, StageInfo, TokenHop, UtteranceTask
 from deployments.stage import OpenCalls, hops_of, resolve_device, resolve_dtype
+from deployments.timing import FLOW, StageWatch
 
 _LONG_UTTERANCE_S = 30
 """With `cache_form: auto`, full caches are taken where memory holds utterances of this length."""
@@ -57,7 +59,7 @@ class FlowDecoder:
 
     async def decode(self, task: UtteranceTask) -> AsyncIterator[MelHop]:
         """Mel hops of one utterance, a chunk at a time, as soon as its tokens complete chunks."""
-        clock = ListenerClock(task.lead_s)
+        clock, watch = ListenerClock(task.lead_s), StageWatch(FLOW)
         voice = _voice(task.utterance.inputs)
         with self._open:
             # The language model is at work from the first line on; the prompt's own chunks are computed meanwhile.
@@ -65,15 +67,19 @@ class FlowDecoder:
                 hops_of(TokenHop, self._speech_lm, "generate", task) as tokens,
                 self._engine.stream(voice, clock) as stream,
             ):
+                watch.prepared()
                 async for hop in tokens:
-                    async for mel_hop in self._mel_of(hop, stream, clock):
+                    watch.took_input()
+                    async for mel_hop in self._mel_of(hop, stream, clock, watch):
                         clock.sent(mel_hop.mel.shape[1] / self._frame_rate)
-                        yield mel_hop
+                        yield replace(mel_hop, timings=(*hop.timings, watch.timing()))
 
-    async def _mel_of(self, hop: TokenHop, stream: FlowStream, clock: ListenerClock) -> AsyncIterator[MelHop]:
+    async def _mel_of(
+        self, hop: TokenHop, stream: FlowStream, clock: ListenerClock, watch: StageWatch
+    ) -> AsyncIterator[MelHop]:
         """The chunks that a hop completes; its tokens go with the first of them, its end with the last."""
         ids, waiting = hop.ids, torch.zeros((self._model.config.mel_bins, 0))
-        async with aclosing(self._engine.push(stream, hop.ids, clock, last=hop.last)) as chunks:
+        async with aclosing(self._engine.push(stream, hop.ids, clock, last=hop.last, began=watch.began)) as chunks:
             async for mel in chunks:
                 if waiting.shape[1]:
                     yield MelHop(waiting.numpy(), ids, last=False)

@@ -7,7 +7,7 @@ streams; what changes is noted by the event loop and taken up between two steps.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
@@ -47,13 +47,20 @@ class FlowEngine:
             self._scheduler.close(opening.result())
 
     async def push(
-        self, stream: FlowStream, tokens: Sequence[int], clock: ListenerClock, *, last: bool
+        self,
+        stream: FlowStream,
+        tokens: Sequence[int],
+        clock: ListenerClock,
+        *,
+        last: bool,
+        began: Callable[[], None] = lambda: None,
     ) -> AsyncGenerator[Tensor, None]:
         """Mel (bins, frames) of each chunk that the tokens complete, as it is done; closing it leaves the rest undone.
 
+        began: called in the step thread at each step.
         Raises what is wrong with this stream alone: InputError beyond 300 s, EngineError for a broken result.
         """
-        push = Push(stream, tokens, last)
+        push = Push(stream, tokens, last, began)
         outbox = self._jobs[push] = asyncio.Queue()
         if self._driver is None or self._driver.done():
             self._driver = asyncio.get_running_loop().create_task(self._drive())

@@ -20,6 +20,7 @@ from deployments.args import AppArgs
 from deployments.compute import ComputeThread, ListenerClock
 from deployments.messages import AudioHop, MelHop, StageInfo, UtteranceTask
 from deployments.stage import OpenCalls, hops_of, resolve_device
+from deployments.timing import VOCODER, StageWatch
 
 
 class Vocoder:
@@ -39,18 +40,20 @@ class Vocoder:
 
     async def synthesize(self, task: UtteranceTask) -> AsyncIterator[AudioHop]:
         """Audio hops of one utterance; a hop may hold no samples while the vocoder waits for its right context."""
-        clock = ListenerClock(task.lead_s)
+        clock, watch = ListenerClock(task.lead_s), StageWatch(VOCODER)
         utterance = task.utterance
         session = WaveformSession(self._model, seed=utterance.seed, speed=utterance.speed)
         with self._open:
             async with hops_of(MelHop, self._flow_decoder, "decode", task) as mels:
                 async for hop in mels:
-                    samples = await self._compute.run(clock.due, partial(self._push, session, hop))
+                    watch.took_input()
+                    samples = await self._compute.run(clock.due, partial(self._push, session, hop, watch))
                     clock.sent(len(samples) / self._sample_rate)
-                    yield AudioHop(samples, hop.ids, hop.last, hop.finish)
+                    yield AudioHop(samples, hop.ids, hop.last, hop.finish, (*hop.timings, watch.timing()))
 
     @staticmethod
-    def _push(session: WaveformSession, hop: MelHop) -> FloatArray:
+    def _push(session: WaveformSession, hop: MelHop, watch: StageWatch) -> FloatArray:
+        watch.began()
         samples: FloatArray = session.push(torch.from_numpy(hop.mel), last=hop.last).cpu().numpy()
         return samples
 

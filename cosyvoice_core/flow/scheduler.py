@@ -56,11 +56,12 @@ class SchedulerLimits:
 
 @dataclass(eq=False, slots=True)
 class Push:
-    """Tokens for one stream; work until all chunks they complete are done."""
+    """Tokens for one stream; work until all chunks they complete are done. began: called at each step of it."""
 
     stream: FlowStream
     tokens: Sequence[int]
     last: bool
+    began: Callable[[], None] = lambda: None
     fed: bool = False
 
 
@@ -162,6 +163,7 @@ class FlowScheduler:
             elif push.stream.begin() is None:
                 outcomes.append(Outcome(push, None))
             elif self._joins(push, ready):
+                push.began()
                 ready.append(push)
         except (InputError, EngineError, ValueError) as error:
             outcomes.append(Outcome(push, error))
