@@ -1,4 +1,4 @@
-"""`python -m deployments.bench`: measure the service's engines here."""
+"""`python -m deployments.bench`: measure the service and its engines here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import asyncio
 import sys
 from pathlib import Path
 
-from deployments.bench.lm import Load, run
+from deployments.bench import memory
+from deployments.bench.lm import Load, Report, run
+from deployments.local import read_config
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,7 +24,23 @@ def main(argv: list[str] | None = None) -> int:
     lm.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     lm.add_argument("--threads", type=int, default=1, help="CPU threads of an engine")
     lm.add_argument("--json", type=Path, help="write the figures here too")
+    long = commands.add_parser("memory", help="memory of all processes while one long text is spoken (Linux)")
+    long.add_argument("--config", type=Path, default=Path("serve_config.yaml"), help="Serve config (YAML)")
+    long.add_argument(
+        "--seconds", type=float, default=3600, help="audio to stream; an hour is about 150,000 characters"
+    )
+    long.add_argument("--every", type=float, default=20, help="seconds of audio between two readings")
+    long.add_argument("--port", type=int, default=8000)
+    long.add_argument("--json", type=Path, help="write the readings here too")
     options = parser.parse_args(argv)
+    report = _memory(options) if options.command == "memory" else _lm(options)
+    print(report.render())
+    if options.json:
+        report.write(options.json)
+    return 0
+
+
+def _lm(options: argparse.Namespace) -> Report:
     load = Load(
         model=options.model,
         engines=tuple(options.engines),
@@ -32,11 +50,11 @@ def main(argv: list[str] | None = None) -> int:
         dtype=options.dtype,
         threads=options.threads,
     )
-    report = asyncio.run(run(load))
-    print(report.render())
-    if options.json:
-        report.write(options.json)
-    return 0
+    return asyncio.run(run(load))
+
+
+def _memory(options: argparse.Namespace) -> memory.MemoryReport:
+    return memory.run(read_config(options.config), options.seconds, options.every, options.port)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
-"""The bench of the language model measures what it says it does."""
+"""The benches measure what they say they do."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from deployments.bench.__main__ import main
+from deployments.bench.memory import MemoryReport, Reading, resident_mb
 
 
 def test_figures_of_the_torch_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,3 +27,28 @@ def test_figures_of_the_torch_engine(tmp_path: Path, capsys: pytest.CaptureFixtu
     shown = capsys.readouterr().out
     assert "torch tok/s" in shown
     assert "vllm" not in shown
+
+
+def test_memory_is_read_of_all_processes_below_this_one() -> None:
+    hold = "import sys; block = bytearray(b'x') * 200_000_000; print(len(block), flush=True); sys.stdin.read()"
+    title = "ray::ServeReplica:cosyvoice:Vocoder"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, title], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        sizes = resident_mb()
+        child.communicate("")
+    assert 190 < sizes["Vocoder"] < 400
+    assert "Vocoder" not in resident_mb()
+
+
+def test_growth_of_memory_is_told_per_process() -> None:
+    report = MemoryReport([Reading(20.0 * n, 9.0 * n, {"Vocoder": 400.0 + n, "Ingress": 300.0}) for n in range(51)])
+    lines = report.render(spans=3).splitlines()
+    assert "0..320 s | 340..660 s | 680..1000 s" in lines[0]
+    assert lines[2:4] == [
+        "| Ingress | 300, 300 | 300, 300 | 300, 300 | 0.0 |",
+        "| Vocoder | 408, 416 | 425, 433 | 442, 450 | 50.0 |",
+    ]
+    assert lines[-1] == "1000 s of audio in 450 s"
