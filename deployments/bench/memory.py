@@ -146,5 +146,7 @@ def _below(process: int) -> Iterator[int]:
 
 def _name(command: str) -> str:
     if "ServeReplica:" in command:
-        return command.split("ServeReplica:")[1].split("\0")[0].split(":")[-1].split("#")[0].strip()
+        # `application:deployment`, and while a call lasts its method.
+        title = command.split("ServeReplica:")[1].split("\0")[0].split()[0]
+        return title.split(":")[-1].split(".")[0]
     return next((name for name in _NAMES if name in command), "other")

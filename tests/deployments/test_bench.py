@@ -31,7 +31,7 @@ def test_figures_of_the_torch_engine(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_memory_is_read_of_all_processes_below_this_one() -> None:
     hold = "import sys; block = bytearray(b'x') * 200_000_000; print(len(block), flush=True); sys.stdin.read()"
-    title = "ray::ServeReplica:cosyvoice:Vocoder"
+    title = "ray::ServeReplica:cosyvoice:Vocoder.synthesize"
     with subprocess.Popen(
         [sys.executable, "-c", hold, title], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:
