@@ -34,9 +34,10 @@ lint: ensure  ## Check format, style and types
 	$(python) -m ruff check .
 	$(python) -m mypy
 
-bench: ensure  ## Measure this machine: a full-size sentence end to end, then the language model's engines
+bench: ensure  ## Measure this machine: a full-size sentence end to end, the language model's engines, the service under load
 	@$(python) -m cosyvoice_core.bench full $(ARGS)
 	@$(python) -m deployments.bench lm
+	@$(python) -m loadtest bench --page docs/performance.md
 
 clean:  ## Remove caches and build leftovers (.venv stays; delete it to start anew)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

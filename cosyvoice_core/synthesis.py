@@ -90,9 +90,11 @@ class Synthesizer:
         profile: Profile = Profile.ROBUST,
         lexicon: Lexicon | None = None,
         limits: SplitLimits | None = None,
+        hops: HopPlan | None = None,
     ) -> Synthesizer:
         """Load a checkpoint directory, or download one by model id.
 
+        `hops`: the plan that prompts are cut to suit; a service sounds the same with the same one.
         `dtype` is that of language model and flow; the vocoder always runs in float32.
         Raises CheckpointError that names the file or tensor that is wrong.
         """
@@ -113,7 +115,7 @@ class Synthesizer:
         voices = load_saved_voices(saved, tokenizer.encode, flow=config.flow) if saved else {}
         encoder = VoiceEncoder.from_directory(directory.path)
         # The reference profile feeds the flow the whole prompt, as the original does.
-        first = HopPlan().min_first_tokens
+        first = (hops or HopPlan()).min_first_tokens
         alignment = None if profile is Profile.REFERENCE else ChunkAlignment(config.flow.chunk_tokens, first)
         planner = UtterancePlanner(text, config.lm, alignment=alignment)
         return cls(config, stages, planner, encoder, voices)

@@ -36,7 +36,9 @@ LONG = "The train leaves at nine in the morning and arrives in the city late in 
 def synthesizer(service: LocalService) -> Synthesizer:
     """The offline oracle, planning as the service is configured to."""
     arguments = AppArgs.model_validate(read_config(CONFIG)["applications"][0]["args"])
-    return Synthesizer.from_pretrained(arguments.model_source(), limits=arguments.split.limits())
+    return Synthesizer.from_pretrained(
+        arguments.model_source(), limits=arguments.split.limits(), hops=arguments.hops.plan()
+    )
 
 
 def stage_info(service: LocalService, stage: str) -> StageInfo:

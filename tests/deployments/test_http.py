@@ -19,7 +19,7 @@ from cosyvoice_core.errors import EngineError, InputError
 from deployments.args import AppArgs, Limits
 from deployments.ingress.deployment import make_api
 from deployments.ingress.service import SpeechService
-from deployments.messages import SpeakCall, SpeechChunk, StageInfo
+from deployments.messages import FirstAudio, SpeakCall, SpeechChunk, StageInfo
 
 RATE = 24000
 
@@ -47,8 +47,9 @@ class SilentStages(SpeechService):
             if self.fail_before:
                 raise self.fail_before
             ramp = np.linspace(-0.5, 0.5, RATE // 10, dtype=np.float32)
-            for _ in range(3):
-                yield SpeechChunk(ramp, 0)
+            for number in range(3):
+                told = FirstAudio(request_id, (("lm", 0.1), ("flow", 0.0255))) if number == 0 else None
+                yield SpeechChunk(ramp, 0, first_audio=told)
                 if self.fail_after:
                     raise self.fail_after
             yield SpeechChunk(np.zeros(0, np.float32), 0, last=True)
@@ -123,6 +124,12 @@ async def test_the_callers_request_id_comes_back_if_it_is_harmless(client: httpx
     assert kept.headers["x-request-id"] == "abc-1"
     replaced = await client.post("/v1/audio/speech", json=body, headers={"x-request-id": "x" * 65})
     assert len(replaced.headers["x-request-id"]) == 32
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_answer_says_where_the_time_to_its_first_audio_went(client: httpx.AsyncClient, stream: bool) -> None:
+    response = await speak(client, stream=stream)
+    assert response.headers["server-timing"] == "total;dur=125.5, lm;dur=100.0, flow;dur=25.5"
 
 
 async def test_every_field_reaches_the_service(client: httpx.AsyncClient, service: SilentStages) -> None:
