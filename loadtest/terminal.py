@@ -12,6 +12,7 @@ from loadtest.session import PlannedLevel
 from loadtest.statistics import Percentiles
 from loadtest.summary import OUTSIDE, Summary
 
+# What a level is in one line.
 HEAD = (
     "load",
     "requests",
@@ -66,6 +67,9 @@ def render(report: Report) -> str:
         "",
         table(report),
     ]
+    if report.service.gpus:
+        each = ", ".join(f"{level.label} {level.summary.audio_per_s_per_gpu or 0:.1f}" for level in report.levels)
+        lines += ["", f"seconds of audio per second and GPU ({report.service.gpus}): {each}"]
     rows = stage_rows(report)
     if rows:
         lines += ["", "mean / mean of the slowest tenth, by the service's own account:", _aligned(rows)]

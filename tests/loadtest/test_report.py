@@ -88,6 +88,14 @@ def test_the_terminal_names_what_is_wrong() -> None:
     assert "SLO kept" in render(report(GOOD))
 
 
+def test_figures_per_gpu_are_shown_where_there_are_gpus() -> None:
+    made = report(GOOD)
+    on_two = replace(GOOD.summary, audio_per_s_per_gpu=GOOD.summary.audio_per_s / 2)
+    served = replace(made, service=replace(made.service, gpus=2), levels=(replace(GOOD, summary=on_two),))
+    assert "per second and GPU (2): 1/s 0.3" in render(served)
+    assert "GPU (" not in render(made)
+
+
 def test_a_page_needs_nothing_else_and_holds_all_plots() -> None:
     made = report(GOOD, LATE)
     html = page(made)
