@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import subprocess
 import sys
@@ -37,8 +36,12 @@ def own_service(config: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-                process.wait(timeout=_END_S)
+                # Not an interrupt: a process that was started in the background ignores those, and its children too.
+                process.terminate()
+                try:
+                    process.wait(timeout=_END_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
 
 
 def _free_port() -> int:

@@ -68,7 +68,7 @@ def render(report: Report) -> str:
         table(report),
     ]
     if report.service.gpus:
-        each = ", ".join(f"{level.label} {level.summary.audio_per_s_per_gpu or 0:.1f}" for level in report.levels)
+        each = ", ".join(f"{level.label} {level.summary.audio_per_s_per_gpu or 0:.2f}" for level in report.levels)
         lines += ["", f"seconds of audio per second and GPU ({report.service.gpus}): {each}"]
     rows = stage_rows(report)
     if rows:

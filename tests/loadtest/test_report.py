@@ -92,7 +92,7 @@ def test_figures_per_gpu_are_shown_where_there_are_gpus() -> None:
     made = report(GOOD)
     on_two = replace(GOOD.summary, audio_per_s_per_gpu=GOOD.summary.audio_per_s / 2)
     served = replace(made, service=replace(made.service, gpus=2), levels=(replace(GOOD, summary=on_two),))
-    assert "per second and GPU (2): 1/s 0.3" in render(served)
+    assert "per second and GPU (2): 1/s 0.25" in render(served)
     assert "GPU (" not in render(made)
 
 
