@@ -134,11 +134,11 @@ class Chart:
             self._legend.append((name, color))
 
     def _legend_row(self) -> str:
-        parts, at = [], float(self.left)
+        parts, at = [], float(min(self.left, _LEFT))
         for name, color in self._legend:
             parts.append(f'<rect x="{at:.0f}" y="31" width="11" height="11" rx="2" fill="{color}"/>')
             parts.append(_text(at + 15, 41, name, size=12))
-            at += 15 + 6.6 * len(name) + 14
+            at += 15 + 6.2 * len(name) + 10
         return "".join(parts)
 
     def _grid(self) -> str:
