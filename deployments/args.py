@@ -60,6 +60,16 @@ class FlowArgs(StageArgs):
         return SchedulerLimits(batch=self.max_batch, patience_s=self.patience_s)
 
 
+class VocoderArgs(StageArgs):
+    """The vocoder stage."""
+
+    max_batch: int = Field(default=1, ge=1, description="windows in one call; more on a GPU, nothing to gain on a CPU")
+    window_frames: tuple[int, ...] | None = Field(
+        default=None, description="frames (20 ms) a window may emit, growing; null: those of vocoder.StreamWindow"
+    )
+    cuda_graphs: bool = Field(default=False, description="record each shape once and replay it; on CUDA only")
+
+
 class LMArgs(StageArgs):
     """The language model stage."""
 
@@ -150,7 +160,7 @@ class AppArgs(_Args):
     lexicon: dict[str, str] = Field(default_factory=dict, description="word -> replacement, for every request")
     lm: LMArgs = LMArgs()
     flow: FlowArgs = FlowArgs()
-    vocoder: StageArgs = StageArgs()
+    vocoder: VocoderArgs = VocoderArgs()
     voice_encoder: StageArgs = StageArgs()
     voice_cache_bytes: int = Field(default=64 * 2**20, ge=0)
     hops: HopArgs = HopArgs()

@@ -17,7 +17,8 @@ class UtteranceTask:
     """One utterance on its way down the stages.
 
     `history` are speech tokens that are known already (a replay of a broken stage from the token log); the stages
-    compute from them what the lost ones had. `request_id` names the request in all logs. `lead_s` is the audio the
+    compute from them what the lost ones had, but for the first `sent_samples` of audio, which the ingress has and the
+    vocoder leaves out. `request_id` names the request in all logs. `lead_s` is the audio the
     listener still has before this utterance is heard. `text` is where the text ids of the utterance arrive, when it
     is still being written; such an utterance has no history: it is replayed from its start, with the same seed.
     """
@@ -26,6 +27,7 @@ class UtteranceTask:
     utterance: Utterance
     lead_s: float = 0.0
     history: tuple[int, ...] = ()
+    sent_samples: int = 0
     text: TextSource | None = None
 
 

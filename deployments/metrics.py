@@ -9,6 +9,8 @@ import time
 
 from ray.serve.metrics import Counter, Gauge, Histogram
 
+_STEP_ROWS = [1, 2, 4, 8, 16, 32, 64]
+_STEP_MS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]
 _FIRST_TOKEN_MS = [5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000, 10000]
 
 
@@ -96,3 +98,21 @@ class RequestMetrics:
     def _update(self, state: str | None) -> None:
         self._metrics.moved(self._state, state)
         self._state = state
+
+
+class StepMetrics:
+    """Steps of one replica's engine: how many rows each has, and how long it takes."""
+
+    def __init__(self, stage: str, rows: str) -> None:
+        self._rows = Histogram(
+            f"cosyvoice_{stage}_step_{rows}",
+            description=f"How many {rows} of different utterances one step of the {stage} computes.",
+            boundaries=_STEP_ROWS,
+        )
+        self._seconds = Histogram(
+            f"cosyvoice_{stage}_step_ms", description=f"Time of one step of the {stage}.", boundaries=_STEP_MS
+        )
+
+    def observe(self, rows: int, seconds: float) -> None:
+        self._rows.observe(rows)
+        self._seconds.observe(max(seconds * 1000, 0.001))

@@ -1,10 +1,13 @@
-"""Vocoder: mel hops in, audio hops out; asks the flow decoder for the mel of one utterance."""
+"""Vocoder: mel hops in, audio hops out; asks the flow decoder for the mel of one utterance.
+
+All state of an utterance is local to one generator frame; the step loop of the replica knows it only while it computes.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from functools import partial
+from contextlib import aclosing
 
 import torch
 from ray.serve.handle import DeploymentHandle
@@ -13,14 +16,16 @@ from cosyvoice_core.checkpoint.directory import CheckpointDirectory
 from cosyvoice_core.checkpoint.download import resolve_model
 from cosyvoice_core.checkpoint.settings import read_model_config
 from cosyvoice_core.checkpoint.tensors import read_state
-from cosyvoice_core.inputs import FloatArray
+from cosyvoice_core.vocoder import StreamWindow, WindowRunner
 from cosyvoice_core.vocoder import Vocoder as VocoderModel
 from cosyvoice_core.waveform import WaveformSession
 from deployments.args import AppArgs
-from deployments.compute import ComputeThread, ListenerClock
+from deployments.compute import ListenerClock
 from deployments.messages import AudioHop, MelHop, StageInfo, UtteranceTask
+from deployments.metrics import StepMetrics
 from deployments.stage import OpenCalls, hops_of, resolve_device
 from deployments.timing import VOCODER, StageWatch
+from deployments.vocoder_engine import VocoderEngine
 
 
 class Vocoder:
@@ -36,26 +41,44 @@ class Vocoder:
         self._model = VocoderModel.from_state(state, config.vocoder, str(directory.vocoder)).to(self._device)
         self._flow_decoder = flow_decoder
         self._open = OpenCalls()
-        self._compute = ComputeThread("vocoder")
+        sizes = args.vocoder.window_frames
+        self._window = StreamWindow() if sizes is None else StreamWindow(sizes=sizes)
+        runner = WindowRunner(self._model, self._window, args.vocoder.max_batch, record=args.vocoder.cuda_graphs)
+        # A replica counts as ready when this is done: the first window of a shape costs several times the next one.
+        runner.warm_up()
+        self._engine = VocoderEngine(runner, StepMetrics("vocoder", "windows").observe)
 
     async def synthesize(self, task: UtteranceTask) -> AsyncIterator[AudioHop]:
         """Audio hops of one utterance; a hop may hold no samples while the vocoder waits for its right context."""
         clock, watch = ListenerClock(task.lead_s), StageWatch(VOCODER)
         utterance = task.utterance
-        session = WaveformSession(self._model, seed=utterance.seed, speed=utterance.speed)
+        session = WaveformSession(
+            self._model,
+            seed=utterance.seed,
+            speed=utterance.speed,
+            window=self._window,
+            skip_samples=task.sent_samples,
+        )
         with self._open:
             async with hops_of(MelHop, self._flow_decoder, "decode", task) as mels:
                 async for hop in mels:
                     watch.took_input()
-                    samples = await self._compute.run(clock.due, partial(self._push, session, hop, watch))
-                    clock.sent(len(samples) / self._sample_rate)
-                    yield AudioHop(samples, hop.ids, hop.last, hop.finish, (*hop.timings, watch.timing()))
+                    async for audio in self._audio_of(hop, session, clock, watch):
+                        clock.sent(len(audio.samples) / self._sample_rate)
+                        yield audio
 
-    @staticmethod
-    def _push(session: WaveformSession, hop: MelHop, watch: StageWatch) -> FloatArray:
-        watch.began()
-        samples: FloatArray = session.push(torch.from_numpy(hop.mel), last=hop.last).cpu().numpy()
-        return samples
+    async def _audio_of(
+        self, hop: MelHop, session: WaveformSession, clock: ListenerClock, watch: StageWatch
+    ) -> AsyncIterator[AudioHop]:
+        """The windows that a hop completes; its tokens go with the first of them, its end with the last."""
+        ids = hop.ids
+        mel = torch.from_numpy(hop.mel).to(self._device)
+        async with aclosing(self._engine.push(session, mel, clock, last=hop.last, began=watch.began)) as pieces:
+            async for piece in pieces:
+                last = hop.last and piece.complete
+                finish, timings = hop.finish if last else None, (*hop.timings, watch.timing())
+                yield AudioHop(piece.samples.numpy(), ids, last, finish, timings)
+                ids = ()
 
     async def info(self) -> StageInfo:
-        return StageInfo("Vocoder", str(self._device), "float32", "windowed", os.getpid(), self._open.count)
+        return StageInfo("Vocoder", str(self._device), "float32", "batched windows", os.getpid(), self._open.count)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cosyvoice_core.config import VocoderConfig
+from cosyvoice_core.vocoder.section import Extent, Span
 
 _CONVS = 5
 
@@ -32,8 +33,16 @@ class F0Predictor(nn.Module):
         self.condnet = nn.Sequential(*layers)
         self.classifier = nn.Linear(config.f0_channels, 1, dtype=torch.float64)
 
-    def forward(self, mel: Tensor) -> Tensor:
-        """(B, mel_bins, T) to (B, T) float64, in Hz; frames beyond either end count as zeros."""
-        hidden = self.condnet(mel.double())
-        f0: Tensor = self.classifier(hidden.transpose(1, 2)).squeeze(-1).abs()
-        return f0
+    def forward(self, mel: Tensor, extent: Extent | None = None) -> Tensor:
+        """(B, mel_bins, T) to (B, T) float64, in Hz; frames beyond either end count as zeros.
+
+        Rows that end before the batch do say so in `extent`; mel must be zero there, and so is their f0.
+        """
+        extent = extent or Extent.even(mel.shape[-1])
+        frames, hidden = Span(0, extent.most), mel.double()
+        for layer in self.condnet:
+            hidden = layer(hidden)
+            if isinstance(layer, nn.ELU):
+                extent.clear(hidden, frames)
+        f0: Tensor = self.classifier(hidden.transpose(1, 2)).transpose(1, 2).abs()
+        return extent.clear(f0, frames).squeeze(1)

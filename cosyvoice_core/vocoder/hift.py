@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from cosyvoice_core.config import VocoderConfig
 from cosyvoice_core.vocoder.residual import ResBlock
-from cosyvoice_core.vocoder.section import CentredConv, Section, Span
+from cosyvoice_core.vocoder.section import CentredConv, Extent, Section, Span
 from cosyvoice_core.vocoder.spectrum import Spectrum
 from cosyvoice_core.vocoder.stage import Stage, StageNeeds
 
@@ -59,32 +59,36 @@ class HiFTGenerator(nn.Module):
         self.source_resblocks = nn.ModuleList(stage.source_block for stage in self.stages)
         self.resblocks = nn.ModuleList(block for stage in self.stages for block in stage.blocks)
 
-    def forward(self, mel: Tensor, source: Tensor, keep: Span) -> Tensor:
+    def forward(self, mel: Tensor, source: Tensor, keep: Span, extent: Extent | None = None) -> Tensor:
         """Speech of the mel frames `keep`: (B, len(keep) * samples_per_frame), within the audio limit.
 
         The input is taken for a whole utterance: beyond it there is silence. A caller who gives a part of one keeps
-        frames at least `reach` away from an end that is not the utterance's own.
+        frames at least `reach` away from an end that is not the utterance's own. Rows that end before the batch does
+        say so in `extent`, in frames; mel and source must be zero there, and so is their speech.
         """
+        extent = extent or Extent.even(mel.shape[-1])
         hop, limit = self.config.samples_per_frame, self.config.audio_limit
         samples = Span(keep.start * hop, keep.stop * hop)
-        spectrum = self.spectrum(source)
-        shaped = self.shape(mel, spectrum, self.spectrum.frames_for(samples).clipped(spectrum.shape[-1]))
-        magnitude, phase = shaped.values.chunk(2, 1)
+        spectrum = self.spectrum(source, extent.scaled(hop))
+        frames = self.spectrum.frames_for(samples).clipped(spectrum.extent.most)
+        magnitude, phase = self.shape(Section(mel, Span(0, extent.most), extent), spectrum, frames).values.chunk(2, 1)
         magnitude, phase = magnitude.exp().clamp_(max=_MAX_MAGNITUDE), phase.sin()
         cartesian = torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], 1)
-        return self.spectrum.inverse(cartesian, shaped.span, samples).clamp_(-limit, limit)
+        shaped = Section(spectrum.extent.clear(cartesian, frames), frames, spectrum.extent)
+        speech = self.spectrum.inverse(shaped, samples).clamp_(-limit, limit)
+        extent.scaled(hop).clear(speech.unsqueeze(1), samples)
+        return speech
 
-    def shape(self, mel: Tensor, spectrum: Tensor, frames: Span) -> Section:
+    def shape(self, mel: Section, spectrum: Section, frames: Span) -> Section:
         """The raw output (B, 2 * bins, ...), log magnitudes and phases, at the spectrum frames `frames`.
 
         mel (B, mel_bins, T) and spectrum (B, 2 * bins, 120 T + 1, as the rates have it) hold a whole signal.
         """
-        heard = Section(spectrum, Span(0, spectrum.shape[-1]), spectrum.shape[-1])
-        need, needs = self.plan(mel.shape[-1], frames)
-        x = self.conv_pre.at(Section(mel, Span(0, mel.shape[-1]), mel.shape[-1]), need)
+        need, needs = self.plan(mel.extent.most, frames)
+        x = self.conv_pre.at(mel, need)
         for stage, stage_needs in zip(self.stages, needs, strict=True):
-            x = stage.run(x, heard, stage_needs)
-        return self.conv_post.at(Section(F.leaky_relu(x.values, _FINAL_SLOPE), x.span, x.total), frames)
+            x = stage.run(x, spectrum, stage_needs)
+        return self.conv_post.at(Section(F.leaky_relu(x.values, _FINAL_SLOPE), x.span, x.extent), frames)
 
     def plan(self, length: int, frames: Span) -> tuple[Span, list[StageNeeds]]:
         """What to compute for the spectrum frames `frames` of a signal of `length` mel frames.
@@ -93,7 +97,7 @@ class HiFTGenerator(nn.Module):
         """
         totals = [length]
         for stage in self.stages:
-            totals.append(stage.total(totals[-1]))
+            totals.append(stage.extent(Extent.even(totals[-1])).most)
         need, needs = frames.grown(self.conv_post.reach), []
         for stage, before in zip(reversed(self.stages), reversed(totals[:-1]), strict=True):
             needs.append(stage.needs(need, before))

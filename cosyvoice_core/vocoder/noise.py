@@ -43,6 +43,11 @@ class SourceNoise:
 
     def _draw(self, start: int, count: int, width: int) -> Tensor:
         values = np.empty((count, self.samples_per_frame * width), np.float32)
+        bits = Philox(key=self.seed << 64 | start)
+        generator, state = Generator(bits), bits.state
         for row, frame in zip(values, range(start, start + count), strict=True):
-            Generator(Philox(key=self.seed << 64 | frame)).standard_normal(dtype=np.float32, out=row)
+            # Another key in the place of a new generator, which would take longer than its numbers.
+            state["state"]["key"][0] = frame
+            bits.state = state
+            generator.standard_normal(dtype=np.float32, out=row)
         return torch.from_numpy(values)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cosyvoice_core.vocoder.section import CentredConv, Section, Span
+from cosyvoice_core.vocoder.sine import sine_
 
 
 class Snake(nn.Module):
@@ -18,8 +19,8 @@ class Snake(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T) to (B, C, T)."""
         alpha = self.alpha.unsqueeze(-1)
-        # In place but for the first product and the sum: passes over memory cost as much as the sine.
-        wave = (x * alpha).sin_()
+        # In place but for the first product and the sum: every pass over memory counts.
+        wave = sine_(x * alpha)
         return torch.addcmul(x, wave.mul_(wave), (alpha + 1e-9).reciprocal_())
 
 
@@ -49,12 +50,12 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Section, need: Span) -> Section:
         """The block's output at the positions `need`; x must hold them and `reach` more on both sides."""
-        reach, total = self.reach, x.total
-        span = need.grown(reach).clipped(total)
-        x = Section(x.crop(span), span, total)
+        reach, extent = self.reach, x.extent
+        span = need.grown(reach).clipped(extent.most)
+        x = Section(x.crop(span), span, extent)
         for snake1, dilated, snake2, plain in self._steps:
             reach -= dilated.reach + plain.reach
-            inner = dilated.at(Section(snake1(x.values), x.span, total), need.grown(reach + plain.reach))
-            inner = plain.at(Section(snake2(inner.values), inner.span, total), need.grown(reach))
-            x = Section(inner.values.add_(x.crop(inner.span)), inner.span, total)
+            inner = dilated.at(Section(snake1(x.values), x.span, extent), need.grown(reach + plain.reach))
+            inner = plain.at(Section(snake2(inner.values), inner.span, extent), need.grown(reach))
+            x = Section(inner.values.add_(x.crop(inner.span)), inner.span, extent)
         return x

@@ -14,16 +14,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cosyvoice_core.config import VocoderConfig
+from cosyvoice_core.vocoder.sine import sine_
 
 
 class HarmonicSource(nn.Module):
     """Sines of the fundamental and its harmonics plus noise, merged by one linear layer and a tanh."""
 
+    numbers: Tensor
+
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()
         self.config = config
         self.l_linear = nn.Linear(config.partials, 1)
-        self._numbers = range(1, config.partials + 1)
+        self.register_buffer("numbers", torch.arange(1.0, config.partials + 1, dtype=torch.float64), persistent=False)
 
     def forward(self, f0: Tensor, noise: Tensor, carried: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Source of some consecutive frames.
@@ -37,7 +40,7 @@ class HarmonicSource(nn.Module):
         half frame is therefore final only at the end of an utterance: elsewhere the frame that follows changes it.
         """
         config, hop = self.config, self.config.samples_per_frame
-        per_sample = torch.outer(f0.flatten(), f0.new_tensor(self._numbers)).view(*f0.shape, -1) / config.sample_rate
+        per_sample = f0.unsqueeze(-1) * self.numbers / config.sample_rate
         advance = (per_sample % 1.0) * hop
         centres = advance.cumsum(1)
         if carried is not None:
@@ -50,7 +53,7 @@ class HarmonicSource(nn.Module):
         slopes = torch.cat([first_slope, advance[:, 1:], torch.zeros_like(advance[:, :1])], 1)
         within = (torch.arange(hop, device=f0.device, dtype=f0.dtype) + 0.5) / hop
         cycles = torch.addcmul(starts.unsqueeze(-1), slopes.unsqueeze(-1), within)
-        sines = cycles.frac_().float().mul_(2 * math.pi).sin_()
+        sines = sine_(cycles.frac_().float().mul_(2 * math.pi))
         merged = torch.matmul(self.l_linear.weight, sines).flatten(1)[:, hop // 2 : -(hop // 2)]
 
         voiced = (f0 > config.voiced_threshold_hz).float().unsqueeze(-1)
@@ -79,7 +82,7 @@ class HarmonicSource(nn.Module):
     def reference_sines(self, f0: Tensor) -> Tensor:
         """Sines of all partials (B, T * samples_per_frame, partials) of f0 (B, T), voiced or not."""
         config = self.config
-        advance = f0.unsqueeze(-1) * f0.new_tensor(self._numbers) / config.sample_rate % 1
+        advance = f0.unsqueeze(-1) * self.numbers.to(f0) / config.sample_rate % 1
         phase = advance.cumsum(1) * 2 * math.pi * config.samples_per_frame
         smooth = F.interpolate(phase.transpose(1, 2), scale_factor=float(config.samples_per_frame), mode="linear")
         return smooth.transpose(1, 2).sin()

@@ -7,12 +7,13 @@ on a CPU than an FFT and as accurate. Knows nothing of mel frames. Source: docs/
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cosyvoice_core.vocoder.section import Span
+from cosyvoice_core.vocoder.section import Extent, Section, Span
 
 
 class Spectrum(nn.Module):
@@ -40,31 +41,41 @@ class Spectrum(nn.Module):
         self.register_buffer("synthesis", synthesis.t().contiguous().float(), persistent=False)
         self.register_buffer("window_power", window.square().float(), persistent=False)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        """(B, N) samples, N a multiple of the hop and more than n_fft / 2, to (B, 2 * bins, N / hop + 1).
+    def forward(self, signal: Tensor, extent: Extent) -> Section:
+        """(B, N) samples, as long as `extent`, to their spectrum (B, 2 * bins, N / hop + 1).
 
-        Real parts come first, then imaginary parts; both ends are padded by reflection, for each row alone.
+        N and all rows' lengths are multiples of the hop and more than n_fft / 2. Real parts come first, then
+        imaginary parts; both ends are padded by reflection, each row at its own end.
         """
-        padded = F.pad(signal, (self.n_fft // 2, self.n_fft // 2), mode="reflect")
-        return torch.matmul(self.analysis, padded.unfold(-1, self.n_fft, self.hop).transpose(1, 2))
+        half, frames = self.n_fft // 2, Extent(extent.most // self.hop + 1, extent.least // self.hop + 1)
+        padded = F.pad(signal, (half, half), mode="reflect")
+        if extent.ends is not None:
+            mirrored = extent.ends[:, None] + torch.arange(half, device=signal.device)
+            padded.scatter_(1, mirrored + half, signal.gather(1, 2 * extent.ends[:, None] - 2 - mirrored))
+            frames = replace(frames, ends=extent.ends // self.hop + 1)
+        spectrum = torch.matmul(self.analysis, padded.unfold(-1, self.n_fft, self.hop).transpose(1, 2))
+        span = Span(0, frames.most)
+        return Section(frames.clear(spectrum, span), span, frames)
 
     def frames_for(self, samples: Span) -> Span:
         """The frames whose windows touch these samples; may reach beyond the signal."""
         half = self.n_fft // 2
         return Span((samples.start - half) // self.hop + 1, (samples.stop - 1 + half) // self.hop + 1)
 
-    def inverse(self, spectrum: Tensor, frames: Span, samples: Span) -> Tensor:
-        """(B, 2 * bins, len(frames)) to the samples (B, len(samples)) of the signal those frames belong to.
+    def inverse(self, spectrum: Section, samples: Span) -> Tensor:
+        """A section (B, 2 * bins, ...) of a spectrum to the samples (B, len(samples)) of its signal.
 
-        Weighted overlap-add, divided by the summed squared window of the frames given: where a signal begins or
-        ends `frames` must begin or end with it, elsewhere `frames` must hold `frames_for(samples)`.
-        The imaginary parts of the first and last bin have no effect.
+        Weighted overlap-add, divided by the summed squared window of the frames there are: the section must hold
+        `frames_for(samples)` as far as the signal has them. The imaginary parts of the first and last bin have no
+        effect. Samples behind the end of a row mean nothing.
         """
+        frames, extent = spectrum.span, spectrum.extent
         # Cropped before the division: outside `samples` the summed window may be zero.
         first = samples.start + self.n_fft // 2 - frames.start * self.hop
-        signal = self._overlap(torch.matmul(self.synthesis, spectrum)).narrow(-1, first, len(samples))
-        power = self._overlap(self.window_power[None, :, None].expand(1, -1, len(frames)))
-        return signal / power.narrow(-1, first, len(samples))
+        signal = self._overlap(torch.matmul(self.synthesis, spectrum.values)).narrow(-1, first, len(samples))
+        power = self.window_power[None, :, None] * ~extent.behind(frames).unsqueeze(1)
+        power = self._overlap(power).narrow(-1, first, len(samples))
+        return signal / power.clamp_min(torch.finfo(power.dtype).tiny)
 
     def _overlap(self, windows: Tensor) -> Tensor:
         """(B, n_fft, N) windows, each `hop` samples after the one before, summed to (B, n_fft + (N - 1) * hop)."""

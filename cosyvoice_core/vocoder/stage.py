@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cosyvoice_core.vocoder.residual import ResBlock
-from cosyvoice_core.vocoder.section import Section, Span
+from cosyvoice_core.vocoder.section import Extent, Section, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +61,13 @@ class Stage:
             raise ValueError(f"upsampling by {self.rate} with kernel {self.kernel} cannot be centred")
         self.padding = (self.kernel - self.rate) // 2
 
-    def total(self, before: int) -> int:
-        """Positions of the output for `before` positions of the input."""
-        return before * self.rate + self.reflect
+    def extent(self, before: Extent) -> Extent:
+        """How long the output is for an input that is as long as `before`."""
+        return before.scaled(self.rate, int(self.reflect))
 
     def needs(self, output: Span, before: int) -> StageNeeds:
         """What to compute for `output`, of an input of `before` positions in all."""
-        total = self.total(before)
+        total = before * self.rate + self.reflect
         output = output.clipped(total)
         joined = output.grown(max(block.reach for block in self.blocks)).clipped(total)
         down = self.source_down
@@ -83,13 +83,14 @@ class Stage:
 
     def run(self, x: Section, spectrum: Section, needs: StageNeeds) -> Section:
         """Upsample `x`, add the source branch, refine: the section `needs.output`."""
-        joined = self.source_block(self.stride_down(spectrum, needs, self.total(x.total)), needs.joined)
-        joined.values.add_(self.upsample(x, needs))
+        extent = self.extent(x.extent)
+        joined = self.source_block(self.stride_down(spectrum, needs, extent), needs.joined)
+        extent.clear(joined.values.add_(self.upsample(x, needs)), needs.joined)
         refined = [block(joined, needs.output).values for block in self.blocks]
         mean = refined[0]
         for other in refined[1:]:
             mean = mean.add_(other)
-        return Section(mean.div_(len(refined)), needs.output, joined.total)
+        return Section(mean.div_(len(refined)), needs.output, extent)
 
     def upsample(self, x: Section, needs: StageNeeds) -> Tensor:
         """The mel branch at the positions `needs.joined`."""
@@ -100,9 +101,10 @@ class Stage:
             up = F.pad(up, (1, 0), mode="reflect").narrow(-1, 0, len(needs.joined))
         return up
 
-    def stride_down(self, spectrum: Section, needs: StageNeeds, total: int) -> Section:
-        """The source branch at the positions `needs.strided`, before its residual block."""
-        inside = needs.spectrum.clipped(spectrum.total)
+    def stride_down(self, spectrum: Section, needs: StageNeeds, extent: Extent) -> Section:
+        """The source branch, as long as `extent`, at the positions `needs.strided`, before its residual block."""
+        inside = needs.spectrum.clipped(spectrum.extent.most)
         zeros = (inside.start - needs.spectrum.start, needs.spectrum.stop - inside.stop)
         values = spectrum.crop(inside)
-        return Section(self.source_down(F.pad(values, zeros) if any(zeros) else values), needs.strided, total)
+        strided = self.source_down(F.pad(values, zeros) if any(zeros) else values)
+        return Section(extent.clear(strided, needs.strided), needs.strided, extent)

@@ -1,10 +1,10 @@
 """One utterance from the ingress's side: its token log, and its replay when a stage breaks.
 
 The log is the only state needed to go on elsewhere: the language model continues after the tokens that are known,
-the flow recomputes its caches from them, source noise is a function of absolute position, and samples already sent
-are dropped. So a replayed utterance goes on where it stopped, up to float rounding. An utterance whose text is still
-being written is made again from its start instead, with the same seed: its tokens depend on its text alone, and the
-mailbox has kept that.
+the flow recomputes its caches from them, source noise is a function of absolute position, and samples already sent are
+neither decoded nor sent again. So a replayed utterance goes on where it stopped, up to float rounding. An utterance
+whose text is still being written is made again from its start instead, with the same seed: its tokens depend on its
+text alone, and the mailbox has kept that.
 """
 
 from __future__ import annotations
@@ -58,9 +58,11 @@ async def audio_of(
     """
     log = TokenLog()
     for attempt in range(playback.max_replays + 1):
-        ids_before = samples_before = 0
+        # What a replay leaves out is counted as having come.
+        ids_before, samples_before = 0, log.samples
         try:
-            replay = task if task.text is not None else replace(task, history=tuple(log.ids))
+            history = () if task.text is not None else tuple(log.ids)
+            replay = replace(task, history=history, sent_samples=log.samples)
             async with hops_of(AudioHop, vocoder, "synthesize", replay) as hops:
                 while True:
                     limit = playback.stall_timeout_s if log.samples else playback.first_audio_timeout_s

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from cosyvoice_core.checkpoint.tensors import read_state
-from cosyvoice_core.vocoder import Span, Vocoder, reference_resize
+from cosyvoice_core.vocoder import Vocoder, reference_resize
 from cosyvoice_core.vocoder.crossfade import crossfade
-from cosyvoice_core.vocoder.section import Section
+from cosyvoice_core.vocoder.section import Extent, Section
 from tests.golden_tests.configs import vocoder_config
 
 pytestmark = pytest.mark.golden
@@ -122,27 +122,30 @@ def test_one_shot_of_injected_noise(vocoder: Vocoder, golden: dict[str, Tensor])
 
 def test_layers_of_the_generator(vocoder: Vocoder, golden: dict[str, Tensor]) -> None:
     generator, mel = vocoder.generator, golden["decode_mel"]
-    spectrum = generator.spectrum(golden["decode_source"][:, 0])
-    real, imaginary = spectrum.chunk(2, 1)
+    extent = Extent.even(mel.shape[2])
+    spectrum = generator.spectrum(golden["decode_source"][:, 0], extent.scaled(480))
+    real, imaginary = spectrum.values.chunk(2, 1)
     assert gap(real, golden["decode_stft_real"]) < DECODE
     assert gap(imaginary, golden["decode_stft_imag"]) < DECODE
 
-    frames = Span(0, spectrum.shape[2])
+    frames = spectrum.span
     need, needs = generator.plan(mel.shape[2], frames)
-    hidden = generator.conv_pre.at(Section(mel, need, mel.shape[2]), need)
+    hidden = generator.conv_pre.at(Section(mel, need, extent), need)
     assert gap(hidden.values, golden["decode_conv_pre"]) < DECODE
     stage, first = generator.stages[0], needs[0]
     upsampled = stage.upsample(hidden, first)
     assert gap(upsampled, golden["decode_ups0"]) < DECODE
-    strided = stage.stride_down(Section(spectrum, frames, spectrum.shape[2]), first, upsampled.shape[2])
+    strided = stage.stride_down(spectrum, first, stage.extent(extent))
     assert gap(strided.values, golden["decode_source_down0"]) < DECODE
     branch = stage.source_block(strided, first.joined)
     assert gap(branch.values, golden["decode_source_res0"]) < DECODE
-    joined = Section(golden["decode_ups0"] + golden["decode_source_res0"], branch.span, branch.total)
+    joined = Section(golden["decode_ups0"] + golden["decode_source_res0"], branch.span, branch.extent)
     # Recorded by reference from block 0, to whose output the original then adds those of blocks 1 and 2 in place.
     total = torch.stack([block(joined, first.output).values for block in stage.blocks]).sum(0)
     assert gap(total, golden["decode_resblock0"]) < DECODE
-    assert gap(generator.shape(mel, spectrum, frames).values, golden["decode_conv_post"]) < DECODE
+    assert (
+        gap(generator.shape(Section(mel, need, extent), spectrum, frames).values, golden["decode_conv_post"]) < DECODE
+    )
 
 
 def test_limits_of_magnitude_and_audio(golden_acoustic: Path, golden: dict[str, Tensor]) -> None:

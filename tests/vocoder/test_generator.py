@@ -13,7 +13,7 @@ from torch import Tensor
 from cosyvoice_core.config import VocoderConfig
 from cosyvoice_core.vocoder import Span, Vocoder
 from cosyvoice_core.vocoder.hift import HiFTGenerator
-from cosyvoice_core.vocoder.section import CentredConv, Section
+from cosyvoice_core.vocoder.section import CentredConv, Extent, Section
 from cosyvoice_core.vocoder.spectrum import Spectrum
 
 HOP = 480
@@ -33,6 +33,35 @@ def test_a_part_equals_the_same_part_of_the_whole(tiny: Vocoder, frames: int, ed
     whole = tiny.decode(mel, source)
     assert part.shape == (1, HOP * (stop - start))
     assert torch.allclose(part, whole[:, HOP * start : HOP * stop], atol=2e-6, rtol=0)
+
+
+@settings(max_examples=15, deadline=None)
+@given(lengths=st.lists(st.integers(1, 30), min_size=2, max_size=4), start=st.integers(0, 10))
+def test_rows_of_unequal_length_sound_as_alone(tiny: Vocoder, lengths: list[int], start: int) -> None:
+    longest = max(lengths)
+    alone = [inputs(length) for length in lengths]
+    mel, source = torch.zeros(len(lengths), 80, longest), torch.zeros(len(lengths), HOP * longest)
+    for row, (row_mel, row_source) in enumerate(alone):
+        mel[row, :, : lengths[row]], source[row, : HOP * lengths[row]] = row_mel[0], row_source[0, 0]
+    extent = Extent(longest, min(lengths), torch.tensor(lengths))
+    keep = Span(min(start, longest), longest)
+    together = tiny.generator(mel, source, keep, extent)
+    for row, length in enumerate(lengths):
+        expected = tiny.decode(*alone[row], Span(min(keep.start, length), length))[0]
+        assert torch.allclose(together[row, : len(expected)], expected, atol=5e-6, rtol=0)
+        assert not together[row, len(expected) :].any()
+
+
+@settings(max_examples=15, deadline=None)
+@given(lengths=st.lists(st.integers(1, 30), min_size=2, max_size=4))
+def test_pitch_of_rows_of_unequal_length_is_that_of_each_alone(tiny: Vocoder, lengths: list[int]) -> None:
+    mel = torch.zeros(len(lengths), 80, max(lengths))
+    for row, length in enumerate(lengths):
+        mel[row, :, :length] = inputs(length)[0][0]
+    together = tiny.f0_predictor(mel, Extent(max(lengths), min(lengths), torch.tensor(lengths)))
+    for row, length in enumerate(lengths):
+        assert (together[row, :length] - tiny.f0_predictor(inputs(length)[0])[0]).abs().max() < 1e-10
+        assert not together[row, length:].any()
 
 
 def test_context_of_its_reach_stands_for_the_whole_signal(tiny: Vocoder) -> None:
@@ -75,16 +104,17 @@ def test_margins_cost_little(tiny: Vocoder) -> None:
 
 def test_convolution_of_a_section_equals_that_of_the_whole() -> None:
     conv = CentredConv(3, 4, 5, dilation=3)
-    whole = Section(torch.randn(2, 3, 40), Span(0, 40), 40)
+    extent = Extent.even(40)
+    whole = Section(torch.randn(2, 3, 40), Span(0, 40), extent)
     expected = torch.nn.functional.conv1d(whole.values, conv.weight, conv.bias, padding=6, dilation=3)
     assert torch.allclose(conv.at(whole, Span(0, 40)).values, expected, atol=1e-6)
     for start, stop in ((0, 3), (2, 30), (17, 40), (20, 21), (-5, 50)):
         inner = Span(start, stop).grown(conv.reach).clipped(40)
-        section = conv.at(Section(whole.crop(inner), inner, 40), Span(start, stop))
+        section = conv.at(Section(whole.crop(inner), inner, extent), Span(start, stop))
         assert section.span == Span(start, stop).clipped(40)
         assert torch.allclose(section.values, expected[:, :, section.span.start : section.span.stop], atol=1e-6)
     with pytest.raises(ValueError, match="was asked of a section"):
-        Section(whole.crop(Span(5, 20)), Span(5, 20), 40).crop(Span(4, 10))
+        Section(whole.crop(Span(5, 20)), Span(5, 20), extent).crop(Span(4, 10))
     with pytest.raises(ValueError, match="cannot end before"):
         Span(3, 2)
 
@@ -93,20 +123,22 @@ def test_convolution_of_a_section_equals_that_of_the_whole() -> None:
 def test_spectrum_is_the_stft_and_its_inverse(n_fft: int, hop: int) -> None:
     signal = torch.randn(2, 40 * hop)
     spectrum = Spectrum(n_fft, hop)
-    ours = spectrum(signal)
+    ours = spectrum(signal, Extent.even(40 * hop)).values
     window = torch.hann_window(n_fft)
     theirs = torch.stft(signal, n_fft, hop, n_fft, window, return_complex=True)
     assert torch.allclose(ours, torch.cat([theirs.real, theirs.imag], 1), atol=2e-6)
 
     changed = torch.randn(2, n_fft + 2, 41)
-    whole = spectrum.inverse(changed, Span(0, 41), Span(0, 40 * hop))
+    extent = Extent.even(41)
+    whole = spectrum.inverse(Section(changed, Span(0, 41), extent), Span(0, 40 * hop))
     real, imaginary = changed.chunk(2, 1)
     assert torch.allclose(
         whole, torch.istft(torch.complex(real, imaginary), n_fft, hop, n_fft, window, length=40 * hop), atol=2e-6
     )
     for start, stop in ((0, hop), (5, 6), (13 * hop, 30 * hop), (39 * hop + 1, 40 * hop)):
         frames = spectrum.frames_for(Span(start, stop)).clipped(41)
-        part = spectrum.inverse(changed[:, :, frames.start : frames.stop], frames, Span(start, stop))
+        section = Section(changed[:, :, frames.start : frames.stop], frames, extent)
+        part = spectrum.inverse(section, Span(start, stop))
         assert torch.allclose(part, whole[:, start:stop], atol=1e-6)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.random import Generator, Philox
 from torch import Tensor
 
 from cosyvoice_core.vocoder import SourceNoise, Vocoder
@@ -102,6 +104,13 @@ def test_noise_is_a_function_of_position(start: int, count: int, seed: int) -> N
     partials = noise.partials(start - ahead, count + ahead)
     assert partials.shape == (HOP * (count + ahead), PARTIALS)
     assert torch.equal(noise.partials(start, count), partials[HOP * ahead :])
+
+
+def test_every_frame_has_a_generator_of_its_own() -> None:
+    drawn = SourceNoise(9).mixed(3, 4).view(4, HOP)
+    for row, frame in zip(drawn, range(3, 7), strict=True):
+        generator = Generator(Philox(key=9 << 64 | frame))
+        assert torch.equal(row, torch.from_numpy(generator.standard_normal(HOP, np.float32)))
 
 
 def test_noise_is_standard_normal_and_fresh_in_every_frame() -> None:

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cosyvoice_core.errors import EngineError, InputError
-from cosyvoice_core.vocoder import SourceNoise, Span, StreamWindow, Vocoder, VocoderStream, vocode_windows
+from cosyvoice_core.vocoder import (
+    SourceNoise,
+    Span,
+    StreamWindow,
+    VocodedWindow,
+    Vocoder,
+    VocoderStream,
+    vocode_windows,
+)
+from cosyvoice_core.vocoder.section import Extent
 
 SEED = 5
 EXACT = StreamWindow(left=15, held=20)
@@ -94,15 +103,39 @@ def test_no_step_at_seams(demo: Vocoder, demo_mel: Tensor) -> None:
 
 def test_long_pushes_are_cut_into_windows_of_bounded_length(tiny: Vocoder) -> None:
     mel = random_mel(130)
-    short = StreamWindow(left=15, held=20, longest=16)
+    short = StreamWindow(left=15, held=20, sizes=(7, 20))
     stream = VocoderStream(tiny, SEED, short)
     stream.feed(mel, True)
     pieces = []
     while (window := stream.window()) is not None:
-        assert len(window.keep) <= 16 + 20
-        assert window.mel.shape[1] <= 15 + 16 + 20
+        assert len(window.keep) <= 20
+        assert window.mel.shape[1] <= 15 + 20 + 20
         pieces += [stream.emit(result) for result in vocode_windows(tiny, [window])]
     assert gap(torch.cat(pieces), one_shot(tiny, mel)) < ROUNDING
+
+
+@settings(max_examples=50, deadline=None)
+@given(sizes=st.lists(st.integers(0, 250), min_size=1, max_size=8))
+def test_windows_have_few_shapes_whatever_is_pushed(tiny: Vocoder, sizes: list[int]) -> None:
+    """Nothing is computed here; windows are answered with silence."""
+    window = StreamWindow()
+    stream, emitted = VocoderStream(tiny, SEED, window), 0
+    for number, size in enumerate(sizes):
+        stream.feed(torch.zeros(80, size), number == len(sizes) - 1)
+        while (shape := stream.shape) is not None:
+            prepared = stream.window()
+            assert prepared is not None
+            assert prepared.shape == shape
+            assert shape in window.shapes()
+            assert prepared.mel.shape[1] <= shape.frames
+            assert shape.keep.start <= prepared.keep.start < prepared.keep.stop <= shape.keep.stop
+            carried = prepared.carry
+            silence = VocodedWindow(
+                torch.zeros(480 * len(prepared.keep)), torch.zeros(480 * len(carried)), prepared.phase
+            )
+            emitted += stream.emit(silence).numel()
+    assert stream.done
+    assert emitted == 480 * sum(sizes)
 
 
 def test_windows_do_not_grow_with_the_utterance(tiny: Vocoder) -> None:
@@ -137,22 +170,22 @@ def test_streams_together_equal_streams_alone(tiny: Vocoder, plans: list[list[in
         assert gap(torch.cat([torch.zeros(0), *parts]), one_shot(tiny, mel)) < ROUNDING
 
 
-def test_equal_windows_run_as_one_batch(tiny: Vocoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_of_unequal_length_run_as_one_batch(tiny: Vocoder, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = []
     forward = tiny.generator.forward
 
-    def counted(mel: Tensor, source: Tensor, keep: Span) -> Tensor:
+    def counted(mel: Tensor, source: Tensor, keep: Span, extent: Extent) -> Tensor:
         batches.append(len(mel))
-        return forward(mel, source, keep)
+        return forward(mel, source, keep, extent)
 
     monkeypatch.setattr(tiny.generator, "forward", counted)
     windows = []
-    for seed, frames in enumerate((40, 30, 40, 40)):
+    for seed, frames in enumerate((40, 33, 39, 75)):
         stream = VocoderStream(tiny, seed)
         stream.feed(random_mel(frames, seed), False)
         windows.append(stream.window())
     vocode_windows(tiny, [window for window in windows if window is not None])
-    assert sorted(batches) == [1, 3]
+    assert sorted(batches) == [1, 1, 2]
 
 
 @settings(max_examples=10, deadline=None)
@@ -170,9 +203,9 @@ def test_what_was_sent_is_not_decoded_again(tiny: Vocoder, monkeypatch: pytest.M
     decoded = []
     forward = tiny.generator.forward
 
-    def counted(mel: Tensor, source: Tensor, keep: Span) -> Tensor:
+    def counted(mel: Tensor, source: Tensor, keep: Span, extent: Extent) -> Tensor:
         decoded.append(len(keep))
-        return forward(mel, source, keep)
+        return forward(mel, source, keep, extent)
 
     monkeypatch.setattr(tiny.generator, "forward", counted)
     audio = streamed(tiny, mel, [25] * 8, skip_samples=480 * 150)
@@ -242,6 +275,6 @@ def test_misuse_is_refused(tiny: Vocoder) -> None:
     for seed in (-1, 1 << 64):
         with pytest.raises(InputError, match="seed"):
             VocoderStream(tiny, seed)
-    for wrong in ({"left": 4}, {"held": 5}, {"longest": 0}):
+    for wrong in ({"left": 4}, {"held": 5}, {"sizes": ()}, {"sizes": (0, 50)}, {"sizes": (50, 50)}, {"sizes": (8, 15)}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             StreamWindow(**wrong)

@@ -1,0 +1,81 @@
+"""Batches of a few fixed shapes and sizes, all made ready before the first of them counts.
+
+A device prepares code for every shape it meets: oneDNN compiles kernels for each convolution, which takes longer than
+the window itself and of which it keeps a limited number; a CUDA graph is recorded for one shape. Knows nothing of
+utterances or of which windows are urgent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cosyvoice_core.vocoder.vocoder import Vocoder
+from cosyvoice_core.vocoder.window import PreparedWindow, StreamWindow, VocodedWindow, WindowBatch, WindowShape, unpack
+
+
+class WindowRunner:
+    """Runs windows of one shape together, in batches of 1, 2, 4 ... rows up to `max_batch`."""
+
+    def __init__(self, vocoder: Vocoder, window: StreamWindow, max_batch: int, *, record: bool = False) -> None:
+        """`record` replays CUDA graphs. Raises ValueError for a batch below 1 and for graphs on another device."""
+        if max_batch < 1:
+            raise ValueError(f"max_batch must be at least 1, got {max_batch}")
+        if record and vocoder.device.type != "cuda":
+            raise ValueError(f"CUDA graphs need a CUDA device, the vocoder is on {vocoder.device}")
+        self.window = window
+        self.max_batch = max_batch
+        self._vocoder = vocoder
+        self._record = record
+        self._recorded: dict[tuple[WindowShape, int], _Recording] = {}
+
+    def batch_sizes(self) -> list[int]:
+        """Numbers of rows that batches have; smaller ones are filled up."""
+        sizes = [1]
+        while sizes[-1] < self.max_batch:
+            sizes.append(min(2 * sizes[-1], self.max_batch))
+        return sizes
+
+    def warm_up(self) -> int:
+        """Run every shape at every batch size once; returns how many there are."""
+        cases = [(shape, rows) for shape in self.window.shapes() for rows in self.batch_sizes()]
+        # Largest first, so that smaller ones find memory that fits.
+        for shape, rows in sorted(cases, key=lambda case: case[0].frames * case[1], reverse=True):
+            blank = WindowBatch.blank(self._vocoder, shape, rows)
+            if self._record:
+                self._recorded[shape, rows] = _Recording(self._vocoder, blank)
+            else:
+                blank.vocode(self._vocoder)
+        return len(cases)
+
+    def run(self, windows: Sequence[PreparedWindow]) -> list[VocodedWindow]:
+        """What becomes of windows of one shape, at most `max_batch` of them."""
+        rows = next(size for size in self.batch_sizes() if size >= len(windows))
+        batch = WindowBatch.of(self._vocoder, [*windows, *[windows[-1]] * (rows - len(windows))])
+        recording = self._recorded.get((batch.shape, rows))
+        outputs = recording.replay(batch) if recording else batch.vocode(self._vocoder)
+        return unpack(windows, *outputs)
+
+
+class _Recording:
+    """One shape and batch size as a CUDA graph, replayed with what is copied into its input. Not yet run on a GPU."""
+
+    def __init__(self, vocoder: Vocoder, batch: WindowBatch) -> None:
+        self._input = batch
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            batch.vocode(vocoder)
+        torch.cuda.current_stream().wait_stream(side)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._output = batch.vocode(vocoder)
+
+    def replay(self, batch: WindowBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """The outputs; the next replay overwrites them."""
+        for mine, given in zip(self._input.tensors, batch.tensors, strict=True):
+            mine.copy_(given)
+        self._graph.replay()
+        return self._output
