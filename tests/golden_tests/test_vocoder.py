@@ -123,7 +123,7 @@ def test_one_shot_of_injected_noise(vocoder: Vocoder, golden: dict[str, Tensor])
 def test_layers_of_the_generator(vocoder: Vocoder, golden: dict[str, Tensor]) -> None:
     generator, mel = vocoder.generator, golden["decode_mel"]
     extent = Extent.even(mel.shape[2])
-    spectrum = generator.spectrum(golden["decode_source"][:, 0], extent.scaled(480))
+    spectrum = generator.spectrum(golden["decode_source"][:, 0], extent.scaled(vocoder.config.samples_per_frame))
     real, imaginary = spectrum.values.chunk(2, 1)
     assert gap(real, golden["decode_stft_real"]) < DECODE
     assert gap(imaginary, golden["decode_stft_imag"]) < DECODE
