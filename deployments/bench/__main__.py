@@ -9,6 +9,7 @@ from pathlib import Path
 
 from deployments.bench import memory
 from deployments.bench.lm import Load, Report, run
+from deployments.bench.vocoder import VocoderLoad, VocoderReport, run_vocoder
 from deployments.local import read_config
 
 
@@ -32,8 +33,17 @@ def main(argv: list[str] | None = None) -> int:
     long.add_argument("--every", type=float, default=20, help="seconds of audio between two readings")
     long.add_argument("--port", type=int, default=8000)
     long.add_argument("--json", type=Path, help="write the readings here too")
+    vocoder = commands.add_parser("vocoder", help="the vocoder's step loop, utterances together and in turn")
+    vocoder.add_argument("--model", help="checkpoint directory or model id; default: official dims, random weights")
+    vocoder.add_argument("--concurrent", nargs="+", type=int, default=[1, 2, 4, 8, 16], help="utterances at once")
+    vocoder.add_argument("--frames", type=int, default=200, help="mel frames of one utterance (50 a second)")
+    vocoder.add_argument("--repeats", type=int, default=3, help="the best of so many runs counts")
+    vocoder.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    vocoder.add_argument("--threads", type=int, default=1, help="CPU threads")
+    vocoder.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args(argv)
-    report = _memory(options) if options.command == "memory" else _lm(options)
+    measure = {"lm": _lm, "memory": _memory, "vocoder": _vocoder}[options.command]
+    report = measure(options)
     print(report.render())
     if options.json:
         report.write(options.json)
@@ -55,6 +65,18 @@ def _lm(options: argparse.Namespace) -> Report:
 
 def _memory(options: argparse.Namespace) -> memory.MemoryReport:
     return memory.run(read_config(options.config), options.seconds, options.every, options.port)
+
+
+def _vocoder(options: argparse.Namespace) -> VocoderReport:
+    load = VocoderLoad(
+        model=options.model,
+        concurrent=tuple(options.concurrent),
+        frames=options.frames,
+        device=options.device,
+        threads=options.threads,
+        repeats=options.repeats,
+    )
+    return asyncio.run(run_vocoder(load))
 
 
 if __name__ == "__main__":

@@ -53,3 +53,20 @@ def test_growth_of_memory_is_told_per_process() -> None:
         "| Vocoder | 408, 416 | 425, 433 | 442, 450 | 50.0 |",
     ]
     assert lines[-1] == "1000 s of audio in 450 s"
+
+
+def test_figures_of_the_vocoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "vocoder.json"
+    command = ["vocoder", "--model", "checkpoints/demo", "--concurrent", "1", "3", "--frames", "70", "--repeats", "1"]
+    assert main([*command, "--device", "cpu", "--json", str(file)]) == 0
+    record = json.loads(file.read_text())
+    assert [one["concurrent"] for one in record["figures"]] == [1, 3]
+    # Two edges, three sizes, and the batches 1, 2 and 3.
+    assert [one["shapes"] for one in record["figures"]] == [6, 18]
+    for one in record["figures"]:
+        assert one["audio_s"] == pytest.approx(one["concurrent"] * 1.4)
+        assert one["together_s"] > 0
+        assert one["in_turn_s"] > 0
+    assert record["counted"] == "processor time"
+    assert {"machine", "date", "command", "load"} <= record.keys()
+    assert "together" in capsys.readouterr().out
