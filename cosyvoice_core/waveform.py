@@ -36,7 +36,7 @@ class WaveformSession:
         self._stream = VocoderStream(vocoder, seed, window, skip_samples=skip_samples)
 
     def push(self, mel: Tensor, *, last: bool) -> Tensor:
-        """Add mel frames (bins, T); the samples (N,) float32, on the host, that became final, perhaps none.
+        """Add mel frames (bins, T); the samples (N,) float32, on the vocoder's device, that became final.
 
         Raises EngineError when a sample is not finite.
         """

@@ -75,7 +75,7 @@ class VocoderStream:
         return self._complete and self._emitted == self._arrived
 
     def push(self, mel: Tensor, last: bool) -> Tensor:
-        """Mel (mel_bins, T), T from 0 on, to the audio (samples,), on the host, that it completes.
+        """Mel (mel_bins, T), T from 0 on, to the audio (samples,), on the vocoder's device, that it completes.
 
         After the `last` push all pushes together have given samples_per_frame samples per frame, less those to skip.
         Raises InputError for mel of another shape or after the last push, EngineError when audio is not finite.
@@ -84,9 +84,8 @@ class VocoderStream:
         pieces: list[Tensor] = []
         while (window := self.window()) is not None:
             pieces += [self.emit(result) for result in vocode_windows(self._vocoder, [window])]
-        if not pieces:
-            return torch.zeros(0)
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        audio = torch.cat(pieces) if pieces else torch.zeros(0)
+        return audio.to(self._phase.device)
 
     def feed(self, mel: Tensor, last: bool) -> None:
         """Take mel (mel_bins, T) in without computing anything; allowed while a window is being computed.
@@ -132,7 +131,7 @@ class VocoderStream:
             noise=self._noise.mixed(heard, plan.known - heard),
             keep=Span(self._emitted - start, plan.stop - start) if len(shape.keep) else Span(0, 0),
             carry=Span(next_start - start, plan.stop + self._window.pitched - start)
-            if next_start > 0 and not plan.whole
+            if next_start >= 0 and not plan.whole
             else Span(0, 0),
         )
         self._computing = plan
@@ -159,7 +158,8 @@ class VocoderStream:
         if self._computing is not None:
             raise RuntimeError("a window of this stream is still being computed")
         # A window that starts at the beginning decodes what was emitted already once more.
-        first, window = self._start == 0, self._window
+        window = self._window
+        first = self._emitted < window.left
         base = 0 if first else self._emitted
         known = min(self._arrived, base + window.longest + window.held)
         whole = self._complete and known == self._arrived and known <= base + window.longest

@@ -38,8 +38,9 @@ class StreamWindow:
     """Context of a window, and how much it may emit, in mel frames.
 
     left: frames before the first one emitted. held: newest frames that wait for what follows them; they are the
-    stream's delay (20 ms each). sizes: a window emits up to the last of these and is filled up to the next of them.
-    Each size costs some 100 ms of a CPU once, before the first window of its shape; fewer sizes mean more filling.
+    stream's delay (20 ms each). sizes: a window emits up to the last of these and is filled up to the next of them;
+    the defaults fit a first hop of 15 tokens, chunks of 50 frames and what is left at the end of an utterance. Each
+    size costs some 100 ms of a CPU once, before the first window of its shape; fewer sizes mean more filling.
 
     Delay against exactness, as the largest difference from the one-shot audio (samples up to 1, pushes of 1 to 50
     frames) with the demo checkpoint / with random weights, whose far context weighs more than that of speech:
@@ -49,7 +50,7 @@ class StreamWindow:
 
     left: int = 15
     held: int = 15
-    sizes: tuple[int, ...] = (20, 35, 50, 75, 100)
+    sizes: tuple[int, ...] = (15, 30, 50, 75, 100)
 
     def __post_init__(self) -> None:
         if self.left < F0Predictor.reach:

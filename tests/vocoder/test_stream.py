@@ -138,6 +138,17 @@ def test_windows_have_few_shapes_whatever_is_pushed(tiny: Vocoder, sizes: list[i
     assert emitted == 480 * sum(sizes)
 
 
+def test_hops_of_the_service_fill_their_windows(tiny: Vocoder) -> None:
+    """A first hop of 15 tokens, then chunks of 25: nothing is decoded twice and nothing is filled up."""
+    stream = VocoderStream(tiny, SEED)
+    for size in (30, 50, 50):
+        stream.feed(random_mel(size), False)
+        window = stream.window()
+        assert window is not None
+        assert window.keep == window.shape.keep
+        stream.emit(vocode_windows(tiny, [window])[0])
+
+
 def test_windows_do_not_grow_with_the_utterance(tiny: Vocoder) -> None:
     stream, sizes = VocoderStream(tiny, SEED), set()
     for hop in range(12):
@@ -185,7 +196,7 @@ def test_windows_of_unequal_length_run_as_one_batch(tiny: Vocoder, monkeypatch: 
         stream.feed(random_mel(frames, seed), False)
         windows.append(stream.window())
     vocode_windows(tiny, [window for window in windows if window is not None])
-    assert sorted(batches) == [1, 1, 2]
+    assert sorted(batches) == [1, 3]
 
 
 @settings(max_examples=10, deadline=None)
