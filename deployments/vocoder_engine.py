@@ -74,8 +74,9 @@ class VocoderEngine:
     ) -> AsyncGenerator[Piece, None]:
         """The audio that mel (bins, T) completes, window by window; closing it leaves the rest undone.
 
-        At least one piece comes, and the last one is complete. began: called in the step thread at each window. Raises what is wrong with this session alone:
-        InputError for mel that does not fit, EngineError for a result that is broken.
+        At least one piece comes, and the last one is complete. began: called in the step thread at each window.
+        Raises what is wrong with this session alone: InputError for mel that does not fit, EngineError for a result
+        that is broken.
         """
         job = _Job(session, clock, mel, last, began)
         self._jobs.append(job)
