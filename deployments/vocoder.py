@@ -16,7 +16,7 @@ from cosyvoice_core.checkpoint.directory import CheckpointDirectory
 from cosyvoice_core.checkpoint.download import resolve_model
 from cosyvoice_core.checkpoint.settings import read_model_config
 from cosyvoice_core.checkpoint.tensors import read_state
-from cosyvoice_core.vocoder import StreamWindow, WindowRunner
+from cosyvoice_core.vocoder import StreamWindow, WindowRunner, reserve_kernels
 from cosyvoice_core.vocoder import Vocoder as VocoderModel
 from cosyvoice_core.waveform import WaveformSession
 from deployments.args import AppArgs
@@ -45,6 +45,7 @@ class Vocoder:
         self._window = StreamWindow() if sizes is None else StreamWindow(sizes=sizes)
         runner = WindowRunner(self._model, self._window, args.vocoder.max_batch, record=args.vocoder.cuda_graphs)
         # A replica counts as ready when this is done: the first window of a shape costs several times the next one.
+        reserve_kernels(len(runner.cases()))
         runner.warm_up()
         self._engine = VocoderEngine(runner, StepMetrics("vocoder", "windows").observe)
 

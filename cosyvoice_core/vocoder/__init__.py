@@ -1,7 +1,7 @@
 """Mel spectrogram to waveform: HiFT with its F0 predictor, whole or streamed. Source: docs/model.md, "Vocoder"."""
 
 from cosyvoice_core.vocoder.noise import SourceNoise
-from cosyvoice_core.vocoder.runner import WindowRunner
+from cosyvoice_core.vocoder.runner import WindowRunner, reserve_kernels
 from cosyvoice_core.vocoder.section import Span
 from cosyvoice_core.vocoder.speed import SpeedStream, reference_resize, resize_mel
 from cosyvoice_core.vocoder.stream import VocoderStream
@@ -26,6 +26,7 @@ __all__ = [
     "WindowRunner",
     "WindowShape",
     "reference_resize",
+    "reserve_kernels",
     "resize_mel",
     "vocode_windows",
 ]

@@ -7,6 +7,7 @@ utterances or of which windows are urgent.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +15,18 @@ from torch import Tensor
 
 from cosyvoice_core.vocoder.vocoder import Vocoder
 from cosyvoice_core.vocoder.window import PreparedWindow, StreamWindow, VocodedWindow, WindowBatch, WindowShape, unpack
+
+_KERNELS_PER_SHAPE = 256
+"""Kernels that oneDNN makes for a window of one shape: 75 convolutions, and copies to and from its layouts. 181 were
+counted on a CPU with AVX-512; it keeps 1024 of its own accord, and beyond that the one that rested longest goes."""
+
+
+def reserve_kernels(shapes: int) -> None:
+    """Let oneDNN keep the kernels of so many shapes and batch sizes, unless the environment has a word on it already.
+
+    It reads this once, before the first convolution of the process.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(max(_KERNELS_PER_SHAPE * shapes, 1024)))
 
 
 class WindowRunner:
@@ -38,9 +51,13 @@ class WindowRunner:
             sizes.append(min(2 * sizes[-1], self.max_batch))
         return sizes
 
+    def cases(self) -> list[tuple[WindowShape, int]]:
+        """Every shape at every batch size."""
+        return [(shape, rows) for shape in self.window.shapes() for rows in self.batch_sizes()]
+
     def warm_up(self) -> int:
         """Run every shape at every batch size once; returns how many there are."""
-        cases = [(shape, rows) for shape in self.window.shapes() for rows in self.batch_sizes()]
+        cases = self.cases()
         # Largest first, so that smaller ones find memory that fits.
         for shape, rows in sorted(cases, key=lambda case: case[0].frames * case[1], reverse=True):
             blank = WindowBatch.blank(self._vocoder, shape, rows)

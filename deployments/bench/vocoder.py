@@ -24,7 +24,7 @@ from cosyvoice_core.checkpoint.random import random_state
 from cosyvoice_core.checkpoint.settings import read_model_config
 from cosyvoice_core.checkpoint.tensors import read_state
 from cosyvoice_core.config import VocoderConfig
-from cosyvoice_core.vocoder import StreamWindow, Vocoder, WindowRunner
+from cosyvoice_core.vocoder import StreamWindow, Vocoder, WindowRunner, reserve_kernels
 from cosyvoice_core.waveform import WaveformSession
 from deployments.args import AppArgs, Device, VocoderArgs
 from deployments.compute import ListenerClock
@@ -32,6 +32,8 @@ from deployments.stage import resolve_device
 from deployments.vocoder_engine import VocoderEngine
 
 CHUNK_FRAMES = 50
+_WINDOW = StreamWindow(sizes=(50, 75))
+"""Few sizes: warming up more of them would take longer than what is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +98,14 @@ async def run_vocoder(load: VocoderLoad) -> VocoderReport:
     torch.set_num_threads(load.threads)
     device = _device(load)
     vocoder = _vocoder(load.model).to(device)
+    reserve_kernels(sum(len(WindowRunner(vocoder, _WINDOW, count).cases()) for count in load.concurrent))
     counted = "processor time" if device.type == "cpu" else "wall time"
     return VocoderReport(load, counted, tuple([await _measure(vocoder, load, count) for count in load.concurrent]))
 
 
 async def _measure(vocoder: Vocoder, load: VocoderLoad, count: int) -> VocoderFigures:
     print(f"{count} at once ...", file=sys.stderr, flush=True)
-    # Few sizes: warming up more of them would take longer than what is measured.
-    window = StreamWindow(sizes=(50, 75))
+    window = _WINDOW
     now = time.process_time if vocoder.device.type == "cpu" else time.perf_counter
     alone, batched = WindowRunner(vocoder, window, 1), WindowRunner(vocoder, window, count)
     alone.warm_up()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -54,6 +59,36 @@ def test_after_warming_up_nothing_of_a_new_shape_is_computed(tiny: Vocoder, monk
             for stream, result in zip(streams, runner.run(windows), strict=True):
                 stream.emit(result)
     assert met == known
+
+
+_TWICE = """
+import sys
+from pathlib import Path
+
+import torch
+from cosyvoice_core.checkpoint.settings import read_model_config
+from cosyvoice_core.checkpoint.tensors import read_state
+from cosyvoice_core.vocoder import StreamWindow, Vocoder, WindowRunner, reserve_kernels
+
+demo = Path(sys.argv[1])
+vocoder = Vocoder.from_state(read_state(demo / "hift.pt"), read_model_config(demo).vocoder, "hift.pt")
+runner = WindowRunner(vocoder, StreamWindow(), max_batch=1)
+reserve_kernels(len(runner.cases()))
+runner.warm_up()
+with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON_CREATION):
+    runner.warm_up()
+"""
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN here")
+def test_no_kernel_is_compiled_after_warming_up(demo_checkpoint: Path) -> None:
+    """In a process of its own: oneDNN reads how much to keep when it computes for the first time."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ONEDNN")}
+    command = [sys.executable, "-c", _TWICE, str(demo_checkpoint.absolute())]
+    root = Path(__file__).parents[2]
+    told = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=True).stdout
+    assert "create:cache_hit" in told
+    assert "create:cache_miss" not in told
 
 
 def test_batch_sizes_double_up_to_the_largest(tiny: Vocoder) -> None:
