@@ -140,7 +140,10 @@ IMPOSSIBLE += [
 
 
 @pytest.mark.parametrize("model", IMPOSSIBLE)
-def test_neither_folder_nor_id(model: str) -> None:
+def test_neither_folder_nor_id(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Where this runs a folder of such a name may lie.
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
     with pytest.raises(CheckpointError, match="neither an existing folder nor a model id such as FunAudioLLM/"):
         resolve_model(model)
 
