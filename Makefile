@@ -34,8 +34,9 @@ lint: ensure  ## Check format, style and types
 	$(python) -m ruff check .
 	$(python) -m mypy
 
-bench: ensure  ## Measure this machine: a full-size sentence end to end, the language model's engines, the service under load
+bench: ensure  ## Measure this machine: a full-size sentence, flow and vocoder, the language model, the service under load
 	@$(python) -m cosyvoice_core.bench full $(ARGS)
+	@$(python) -m cosyvoice_core.bench acoustic
 	@$(python) -m deployments.bench lm
 	@$(python) -m loadtest bench --page docs/performance.md
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from cosyvoice_core.bench.acoustic import AcousticPlan, run_acoustic, table
+from cosyvoice_core.bench.acoustic import run_acoustic
+from cosyvoice_core.bench.acoustic_figures import AcousticPlan, table
 from cosyvoice_core.bench.full import run_full
 from cosyvoice_core.bench.measure import Machine, provenance
 from cosyvoice_core.bench.plot import draw

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cosyvoice_core.bench.acoustic import AcousticResult
+from cosyvoice_core.bench.acoustic_figures import TOKEN_RATE, AcousticResult
 
 
 def draw(result: AcousticResult, path: Path, machine: str) -> None:
@@ -17,7 +17,7 @@ def draw(result: AcousticResult, path: Path, machine: str) -> None:
 
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     growth, work, batches = figure.subplots(1, 3)
-    rate = 2 * 25
+    rate = TOKEN_RATE * result.plan.flow.mel_ratio
     seconds = [chunk.before / rate for chunk in result.chunks]
     last = result.chunks[-1]
     growth.plot(seconds, [chunk.seconds for chunk in result.chunks], label="measured")

@@ -205,6 +205,7 @@ def test_help_lists_every_target() -> None:
     [
         ("serve", "-m deployments serve --port 1"),
         ("bench", "-m cosyvoice_core.bench full --port 1"),
+        ("bench", "-m cosyvoice_core.bench acoustic"),
         ("bench", "-m deployments.bench lm"),
         ("test", "-m pytest --port 1"),
         ("lint", "-m mypy"),

@@ -1,0 +1,1 @@
+"""Tests of cosyvoice_core/bench."""
