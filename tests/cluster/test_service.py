@@ -244,7 +244,8 @@ def test_segments_of_a_long_text_follow_without_a_gap(service: LocalService) -> 
                     most = max(most, probe.result()["FlowDecoder"] if probe else 0)
                     probe = pool.submit(running, service)
     assert 1 <= most <= 2
-    assert starved < 0.5 + late_s
+    # Without look-ahead each of the 14 segments would begin with the silence of a first audio, over 0.4 s.
+    assert starved < 1.0 + late_s
 
 
 @pytest.mark.parametrize("stage", ["SpeechLM", "FlowDecoder", "Vocoder"])
