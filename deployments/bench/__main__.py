@@ -42,8 +42,13 @@ def main(argv: list[str] | None = None) -> int:
     vocoder.add_argument("--threads", type=int, default=1, help="CPU threads")
     vocoder.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args(argv)
-    measure = {"lm": _lm, "memory": _memory, "vocoder": _vocoder}[options.command]
-    report = measure(options)
+    report: Report | memory.MemoryReport | VocoderReport
+    if options.command == "lm":
+        report = _lm(options)
+    elif options.command == "memory":
+        report = memory.run(read_config(options.config), options.seconds, options.every, options.port)
+    else:
+        report = _vocoder(options)
     print(report.render())
     if options.json:
         report.write(options.json)
@@ -61,10 +66,6 @@ def _lm(options: argparse.Namespace) -> Report:
         threads=options.threads,
     )
     return asyncio.run(run(load))
-
-
-def _memory(options: argparse.Namespace) -> memory.MemoryReport:
-    return memory.run(read_config(options.config), options.seconds, options.every, options.port)
 
 
 def _vocoder(options: argparse.Namespace) -> VocoderReport:
