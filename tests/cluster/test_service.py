@@ -215,14 +215,15 @@ async def test_the_client_streams_inside_an_event_loop(service: LocalService) ->
 
 
 def test_segments_of_a_long_text_follow_without_a_gap(service: LocalService) -> None:
-    """A player that starts with the first chunk never runs dry, and the look-ahead keeps few segments in flight.
+    """A player that starts with the first chunk does not run dry at the seams; the look-ahead keeps few segments.
 
-    On a machine that is too busy to speak in real time it must run dry, but no longer than that takes.
+    Gaps are counted, not added up: without look-ahead each of the 13 seams has the silence of a first audio (0.4 s
+    and more), while a machine busy elsewhere makes one or two gaps, of any length.
     """
     text = " ".join([f"This is sentence number {n}, and it says nothing new." for n in range(14)])
     most = 0
     played_until: float | None = None
-    starved = spoken_s = late_s = 0.0
+    gaps = []
     with httpx.stream(
         "POST",
         f"{service.url}/v1/audio/speech",
@@ -235,17 +236,14 @@ def test_segments_of_a_long_text_follow_without_a_gap(service: LocalService) -> 
             for data in answer.iter_raw():
                 now = time.monotonic()
                 if played_until is None:
-                    played_until = began = now
-                starved += max(now - played_until, 0)
-                late_s = max(now - began - spoken_s, 0)
+                    played_until = now
+                gaps.append(now - played_until)
                 played_until = max(played_until, now) + len(data) / 48000
-                spoken_s += len(data) / 48000
                 if probe is None or probe.done():
                     most = max(most, probe.result()["FlowDecoder"] if probe else 0)
                     probe = pool.submit(running, service)
     assert 1 <= most <= 2
-    # Without look-ahead each of the 14 segments would begin with the silence of a first audio, over 0.4 s.
-    assert starved < 1.0 + late_s
+    assert sum(gap > 0.2 for gap in gaps) <= 6
 
 
 @pytest.mark.parametrize("stage", ["SpeechLM", "FlowDecoder", "Vocoder"])
