@@ -45,6 +45,8 @@ class SpeechStream:
         self._stream: Any = handle.options(method_name="speak", stream=True, _by_reference=False).remote(call)
 
     def _failure(self, error: Exception) -> BaseException:
+        if isinstance(error, RayActorError):
+            return StreamCutError("the replica that answered was lost")
         return _cause(error) if isinstance(error, RayTaskError) else error
 
     def __enter__(self) -> SpeechStream:
@@ -69,7 +71,7 @@ class SpeechStream:
                 if self._note(chunk):
                     return
                 yield chunk.samples
-        except (RayTaskError, RequestCancelledError, TaskCancelledError) as error:
+        except (RayTaskError, RayActorError, RequestCancelledError, TaskCancelledError) as error:
             raise self._failure(error) from None
         raise StreamCutError("the service ended the stream before its last chunk")
 
@@ -79,7 +81,7 @@ class SpeechStream:
                 if self._note(chunk):
                     return
                 yield chunk.samples
-        except (RayTaskError, RequestCancelledError, TaskCancelledError) as error:
+        except (RayTaskError, RayActorError, RequestCancelledError, TaskCancelledError) as error:
             raise self._failure(error) from None
         raise StreamCutError("the service ended the stream before its last chunk")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, aclosing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, aclosing, contextmanager
 
 import torch
 
@@ -17,6 +17,7 @@ from cosyvoice_core.lm.vocabulary import SpeechVocabulary
 from deployments.args import AppArgs
 from deployments.messages import Finish, StageInfo, TokenHop, UtteranceTask
 from deployments.metrics import LanguageModelMetrics
+from deployments.speech_lm.engine import EngineDiedError
 from deployments.speech_lm.engine_choice import make_engine
 from deployments.speech_lm.text import GrowingTexts
 from deployments.stage import OpenCalls, resolve_device, resolve_dtype
@@ -57,7 +58,7 @@ class SpeechLM:
             return
         cutter = HopCutter(ends, task.history)
         watch = StageWatch(LM)
-        with self._open, self._metrics.request() as metrics, ExitStack() as stack:
+        with self._open, self._engine_alive(), self._metrics.request() as metrics, ExitStack() as stack:
             if task.text is None:
                 request = utterance.token_request(self._vocabulary, task.history)
                 tokens = self._engine.generate(request, task.lead_s)
@@ -85,4 +86,18 @@ class SpeechLM:
         return StageInfo("SpeechLM", str(self._device), dtype, self._engine.name, os.getpid(), self._open.count)
 
     async def check_health(self) -> None:
-        await self._engine.check_health()
+        with self._engine_alive():
+            await self._engine.check_health()
+
+    @contextmanager
+    def _engine_alive(self) -> Iterator[None]:
+        """End this process when the engine turns out to be dead.
+
+        To its callers that is the death of a replica, after which they go on elsewhere. Were it left to health checks,
+        which must fail three times, replays would come here until then and use themselves up.
+        """
+        try:
+            yield
+        except EngineDiedError as error:
+            logger.error("this replica ends: %s", error)
+            os._exit(1)

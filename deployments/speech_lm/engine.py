@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cosyvoice_core.lm.request import StreamRequest, TokenRequest
-from deployments.messages import Finish
+from deployments.messages import Finish, StreamCutError
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,10 @@ class TokenBatch:
     closed_block: bool = False
 
 
+class EngineDiedError(StreamCutError):
+    """The engine decodes nothing any more; its utterances must go on elsewhere."""
+
+
 class TokenEngine(Protocol):
     """Decodes many sequences at once on one replica."""
 
@@ -31,7 +35,8 @@ class TokenEngine(Protocol):
         """Tokens beyond `request.history`; closing the generator frees the sequence.
 
         lead_s: sound that the listener has before this is heard; who has less may go first when places are few.
-        Raises EngineError when this sequence fails, InputError when it cannot be decoded at all.
+        Raises EngineError when this sequence fails, InputError when it cannot be decoded at all, EngineDiedError when
+        all sequences have failed.
         """
         ...
 
@@ -42,7 +47,7 @@ class TokenEngine(Protocol):
         ...
 
     async def check_health(self) -> None:
-        """Raise when the engine cannot serve any more."""
+        """Raise EngineDiedError when the engine cannot serve any more."""
         ...
 
     def shutdown(self) -> None:

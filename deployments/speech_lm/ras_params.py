@@ -19,6 +19,12 @@ LOOKBACK = 320
 """How many positions of the sequence, text among them, are searched for the last `window` speech tokens."""
 WIDEST_WINDOW = 64
 
+
+def broken_id(speech_tokens: int) -> int:
+    """What a row says whose scores are not numbers: the head's unused id, which no plan allows."""
+    return speech_tokens + 1
+
+
 _REQUIRED = frozenset({"top_p", "top_k", "window", "tau", "start"})
 _OPTIONAL = frozenset({"temperature", "seed", "position"})
 _INT32 = 2**31

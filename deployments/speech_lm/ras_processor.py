@@ -3,7 +3,8 @@
 Give it to the engine as `AsyncEngineArgs(logits_processors=["deployments.speech_lm.ras_processor:RasProcessor"])`,
 never by the entry point `vllm.logits_processors`: only the argument makes vLLM keep the token history that the window
 is taken from. vLLM 0.32 has two model runners with an interface each, and both take this one class. Masks such as
-minimum lengths and biases are in the logits already when they get here. Knows no prompts and no plans.
+minimum lengths and biases are in the logits already when they get here. Rows whose logits are not numbers are marked
+here too, whether they ask for RAS or not: vLLM would go on with any id. Knows no prompts and no plans.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from cosyvoice_core.lm.draw import draw, seed_word
 from cosyvoice_core.lm.ras import Rules, mixture, rejection_count
 from cosyvoice_core.lm.sampling import recent_ids, tempered
 from cosyvoice_core.lm.vocabulary import COSYVOICE2_EXTRA_ROWS
-from deployments.speech_lm.ras_params import LOOKBACK, RasParams
+from deployments.speech_lm.ras_params import LOOKBACK, RasParams, broken_id
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -58,8 +59,15 @@ def rewritten(logits: Tensor, recent: Tensor, rules: Rules, draws: Draws | None)
     return scores.to(logits.dtype)
 
 
+def marked(logits: Tensor, broken: Tensor, speech_tokens: int) -> Tensor:
+    """Logits `(B, V)` in which only `broken_id` is possible where broken `(B,)`. Never waits for the device."""
+    alone = torch.full_like(logits[:1], -torch.inf)
+    alone[:, broken_id(speech_tokens)] = 0.0
+    return torch.where(broken[:, None], alone, logits)
+
+
 class RasProcessor(BatchProcessor, SlotProcessor):
-    """RAS for the requests whose `extra_args` ask for it (see `RasParams`); all others are left untouched.
+    """RAS for the requests whose `extra_args` ask for it (see `RasParams`); sound rows of others are left untouched.
 
     The V1 runner constructs it with (config, device, pinning) and calls `update_state` and `apply(logits)`; the V2
     runner with (config, request states) and calls `add_request`, `apply_staged_writes` and `apply(logits, context)`.
@@ -99,14 +107,14 @@ class RasProcessor(BatchProcessor, SlotProcessor):
         """Raises ValueError when speculative decoding is on: drafts are in neither interface's history."""
         if vllm_config.speculative_config is not None:
             raise ValueError("repetition-aware sampling cannot follow speculative decoding; switch it off")
-        speech_tokens = vllm_config.model_config.get_vocab_size() - COSYVOICE2_EXTRA_ROWS
+        self._speech_tokens = vllm_config.model_config.get_vocab_size() - COSYVOICE2_EXTRA_ROWS
         self._rows: _BatchRows | None = None
         self._slots: _Slots | None = None
         if len(interface) == 2:
-            self._rows = _BatchRows(speech_tokens)
+            self._rows = _BatchRows(self._speech_tokens)
         else:
             (states,) = interface
-            self._slots = _Slots(speech_tokens, states)
+            self._slots = _Slots(self._speech_tokens, states)
 
     def is_argmax_invariant(self) -> bool:
         """False: V1 then calls it for greedy requests too, and before the temperature."""
@@ -117,19 +125,25 @@ class RasProcessor(BatchProcessor, SlotProcessor):
         self._rows.update(batch_update)
 
     def add_request(self, req_idx: int, sampling_params: SamplingParams) -> bool:
+        """True: any row's logits may turn out broken."""
         assert self._slots is not None
-        return self._slots.add(req_idx, RasParams.of(sampling_params.extra_args))
+        self._slots.add(req_idx, RasParams.of(sampling_params.extra_args))
+        return True
 
     def apply_staged_writes(self) -> None:
         assert self._slots is not None
         self._slots.publish()
 
     def apply(self, logits: Tensor, ctx: LogitsContext | None = None) -> Tensor:
+        # The greatest of a row is NaN when any is, and infinite when nothing or anything is possible.
+        broken = ~torch.isfinite(logits.amax(1))
         if ctx is None:
             assert self._rows is not None
-            return self._rows.apply(logits)
-        assert self._slots is not None
-        return self._slots.apply(logits, ctx)
+            scores = self._rows.apply(logits)
+        else:
+            assert self._slots is not None
+            scores = self._slots.apply(logits, ctx)
+        return marked(scores, broken, self._speech_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,14 +222,14 @@ class _Slots:
         self._shares = UvaBackedTensor((states.max_num_reqs, 3), dtype=torch.float64)
         self._changed = False
 
-    def add(self, slot: int, params: RasParams | None) -> bool:
-        """Write a slot anew, whoever had it before; whether its logits will be changed."""
+    def add(self, slot: int, params: RasParams | None) -> None:
+        """Write a slot anew, whoever had it before."""
         integers, shares = self._integers.np[slot], self._shares.np[slot]
         integers[:] = 0
         shares[:] = 0.0
         self._changed = True
         if params is None:
-            return False
+            return
         sampling = params.sampling
         integers[_ASKED] = 1
         integers[_SEEDED] = params.seed is not None
@@ -227,7 +241,6 @@ class _Slots:
         shares[_TOP_P] = sampling.top_p
         shares[_LIMIT] = rejection_count(sampling)
         shares[_TEMPERATURE] = sampling.temperature
-        return True
 
     def publish(self) -> None:
         if self._changed:

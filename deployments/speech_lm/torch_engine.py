@@ -12,11 +12,10 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from cosyvoice_core.errors import EngineError
 from cosyvoice_core.lm.engine import TorchEngine
 from cosyvoice_core.lm.request import StreamRequest, TokenEvent, TokenRequest
 from deployments.messages import Finish
-from deployments.speech_lm.engine import TokenBatch
+from deployments.speech_lm.engine import EngineDiedError, TokenBatch
 
 Outbox = asyncio.Queue[TokenBatch | Exception]
 
@@ -99,7 +98,7 @@ class TorchTokenEngine:
     async def check_health(self) -> None:
         driver = self._driver
         if driver is not None and driver.done() and driver.exception() is not None:
-            raise EngineError(f"the step loop has died: {driver.exception()}")
+            raise EngineDiedError(f"the step loop has died: {driver.exception()}")
 
     def _depart(self, outbox: Outbox) -> None:
         self._changes.departed.add(outbox)

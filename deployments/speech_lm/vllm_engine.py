@@ -25,10 +25,11 @@ from cosyvoice_core.lm.interleave import Interleave
 from cosyvoice_core.lm.plan import CompleteText, Done, Plan, Predict
 from cosyvoice_core.lm.request import StreamRequest, TokenRequest
 from cosyvoice_core.lm.vocabulary import SpeechVocabulary
-from deployments.messages import Finish, StreamCutError
+from deployments.messages import Finish
 from deployments.speech_lm import vllm_process
-from deployments.speech_lm.engine import TokenBatch
+from deployments.speech_lm.engine import EngineDiedError, TokenBatch
 from deployments.speech_lm.places import Place, Places
+from deployments.speech_lm.ras_params import broken_id
 from deployments.speech_lm.vllm_args import VllmArgs
 from deployments.speech_lm.vllm_text import ArrivingText
 from deployments.speech_lm.vllm_turns import Conversation, Turn
@@ -68,7 +69,7 @@ class VllmTokenEngine:
 
     @property
     def asking(self) -> int:
-        """Complete texts that are being spoken or wait to be."""
+        """Utterances that are being spoken or wait to be; not those that wait for text and gave their place back."""
         return self.places.asking
 
     @property
@@ -116,7 +117,7 @@ class VllmTokenEngine:
         try:
             await self._llm.check_health()
         except EngineDeadError as error:
-            raise EngineError("the vLLM engine process has died") from error
+            raise EngineDiedError("the vLLM engine process has died") from error
 
     def shutdown(self) -> None:
         """End the engine process; blocks for some seconds."""
@@ -147,9 +148,11 @@ class VllmTokenEngine:
     async def _speak(
         self, plan: Interleave, request: StreamRequest, arriving: ArrivingText
     ) -> AsyncGenerator[TokenBatch, None]:
-        """All turns of a stream. Its conversation is closed while no text comes; a new one reads the context anew."""
+        """All turns of a stream. Its conversation is closed when no text comes or its place is needed more by another;
+        a new one reads the context anew."""
         replay = deque(request.history)
         position, prompt, fed = 0, 0, 0
+        place = Place(self.places)
         talk: Conversation | None = None
         try:
             while True:
@@ -161,7 +164,9 @@ class VllmTokenEngine:
                     yield TokenBatch((), Finish(action.reason))
                     return
                 if not isinstance(action, Predict):
-                    if not await arriving.more(None if talk is None else self._idle_s) and talk is not None:
+                    if talk is None:
+                        await arriving.more(None)
+                    elif not await self._text_in_time(arriving, place):
                         await talk.close()
                         talk, fed = None, 0
                     continue
@@ -176,26 +181,41 @@ class VllmTokenEngine:
                     return
                 params = Turn(action.closing, left, 0, position, prompt).params(request, self.vocabulary)
                 if talk is None:
-                    talk = Conversation(self._llm, self._name(), Place(self.places).priority, params)
-                begun, predicted = len(plan.context), 0
+                    talk = Conversation(self._llm, self._name(), place, params)
+                begun, predicted, needed_more = len(plan.context), 0, False
                 with _translated():
                     async with aclosing(talk.turn(plan.context[fed:], params)) as portions:
                         async for ids in portions:
                             batch = self._batch(plan, ids, last=False)
                             predicted += len(ids)
+                            place.took(len(batch.ids))
                             if batch.ids or batch.closed_block or batch.finish is not None:
                                 yield batch
                             if batch.finish is not None:
                                 return
+                            needed_more = place.should_yield()
+                            if needed_more:
+                                break
                 position += predicted
                 # Neither the id that closed the block nor, without one, the last speech token has been read by vLLM.
                 fed = begun + predicted - 1
+                if needed_more:
+                    await talk.close()
+                    talk, fed = None, 0
         finally:
             if talk is not None:
                 await talk.close()
 
+    async def _text_in_time(self, arriving: ArrivingText, place: Place) -> bool:
+        """Wait for text; False when it takes too long for an utterance that holds a place, or another wants that."""
+        with place.resting(arriving.wake):
+            came = await arriving.more(self._idle_s)
+        return came and not place.wanted
+
     def _batch(self, plan: Plan, ids: list[int] | tuple[int, ...], last: bool) -> TokenBatch:
         """What the plan makes of predicted ids. Raises EngineError when one may not be said here."""
+        if broken_id(self.vocabulary.speech_tokens) in ids:
+            raise EngineError("the language model's scores are not numbers")
         spoken = tuple(id_ for id_ in ids if plan.produced(id_))
         action = plan.next()
         if isinstance(action, Done):
@@ -231,6 +251,6 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except EngineDeadError as error:
-        raise StreamCutError("the vLLM engine process has died") from error
+        raise EngineDiedError("the vLLM engine process has died") from error
     except VLLMError as error:
         raise EngineError(f"vLLM could not decode the utterance: {error}") from error

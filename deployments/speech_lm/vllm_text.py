@@ -41,8 +41,12 @@ class ArrivingText:
         if self._reader is not None and self._reader.done():
             self._reader.result()
 
+    def wake(self) -> None:
+        """Let `more` return now."""
+        self._news.set()
+
     async def more(self, timeout_s: float | None) -> bool:
-        """Wait until text has come or ended; False when that took longer than `timeout_s`."""
+        """Wait until text has come or ended, or `wake` is called; False when that took longer than `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._news.wait()

@@ -19,6 +19,7 @@ from vllm.sampling_params import RequestOutputKind
 from cosyvoice_core.errors import EngineError
 from cosyvoice_core.lm.request import StreamRequest, TokenRequest
 from cosyvoice_core.lm.vocabulary import SpeechVocabulary
+from deployments.speech_lm.places import Place
 from deployments.speech_lm.ras_params import RasParams
 
 _NEVER = -100.0
@@ -60,9 +61,12 @@ class Conversation:
     read back, and otherwise it must stand first in the next prompt.
     """
 
-    def __init__(self, engine: Any, name: str, priority: int, params: SamplingParams) -> None:
+    def __init__(self, engine: Any, name: str, place: Place, params: SamplingParams) -> None:
+        """place: held from now until `close`."""
         self._prompts: asyncio.Queue[StreamingInput] = asyncio.Queue()
-        self._outputs = engine.generate(self._inputs(), params, name, priority=priority)
+        self._place = place
+        place.ask()
+        self._outputs = engine.generate(self._inputs(), params, name, priority=place.priority)
 
     async def turn(self, prompt: Sequence[int], params: SamplingParams) -> AsyncGenerator[tuple[int, ...], None]:
         """Ids of one turn, the closing one included."""
@@ -75,8 +79,11 @@ class Conversation:
         raise EngineError("vLLM ended a conversation in the middle of a turn")
 
     async def close(self) -> None:
-        """Free its place and its cache in the engine."""
-        await self._outputs.aclose()
+        """Free its place and its cache in the engine, in the middle of a turn too."""
+        try:
+            await self._outputs.aclose()
+        finally:
+            self._place.released()
 
     async def _inputs(self) -> AsyncGenerator[StreamingInput, None]:
         while True:

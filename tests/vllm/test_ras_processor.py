@@ -27,7 +27,7 @@ from cosyvoice_core.config import SamplingConfig
 from cosyvoice_core.lm.sampler import Choice, Sampler
 from cosyvoice_core.lm.sampling import ras_probabilities
 from cosyvoice_core.lm.vocabulary import SpeechVocabulary
-from deployments.speech_lm.ras_params import LOOKBACK, RasParams
+from deployments.speech_lm.ras_params import LOOKBACK, RasParams, broken_id
 from deployments.speech_lm.ras_processor import RasProcessor
 
 pytestmark = pytest.mark.vllm
@@ -130,7 +130,7 @@ def by_slots(requests: Sequence[Request], logits: Tensor) -> Tensor:
     state = Slots()
     order = [5, 0, 7, 2, 6, 1, 4, 3][: len(requests)]
     for slot, request in zip(order, requests, strict=True):
-        assert state.add(slot, request) == (request.ras is not None)
+        assert state.add(slot, request)
     return state.apply(order, requests, logits)
 
 
@@ -233,6 +233,22 @@ def test_masked_ids_stay_impossible() -> None:
     for run in (by_rows, by_slots):
         written = run([Request([TEXT], likely(logits, 0, 5), RasParams(CONFIG, 1))], logits)
         assert not torch.isfinite(written[0, 100:]).any()
+
+
+@INTERFACES
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_row_that_is_not_numbers_can_only_say_so(run: Any, value: float) -> None:
+    """With RAS, with a seed or with neither; the other rows come out as they do without it."""
+    logits = scores(8)
+    requests = requests_for(logits)
+    expected = run(requests, logits)
+    for row in range(len(requests)):
+        broken = logits.clone()
+        broken[row, slice(None) if value == -torch.inf else 17] = value
+        found = run(requests, broken)
+        assert found[row].isfinite().nonzero().tolist() == [[broken_id(VOCABULARY.speech_tokens)]]
+        others = [other for other in range(len(requests)) if other != row]
+        torch.testing.assert_close(found[others], expected[others], rtol=0, atol=0)
 
 
 def test_rows_may_move_swap_and_leave() -> None:

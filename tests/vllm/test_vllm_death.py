@@ -16,10 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cosyvoice_core.errors import EngineError
 from cosyvoice_core.lm.engine import TorchEngine
 from cosyvoice_core.lm.request import StreamRequest, TokenRequest
-from deployments.messages import StreamCutError
+from deployments.speech_lm.engine import EngineDiedError
 from deployments.speech_lm.vllm_args import VllmArgs
 from deployments.speech_lm.vllm_engine import VllmTokenEngine
 from tests.vllm.speaking import arriving, heard, requests
@@ -77,10 +76,10 @@ async def test_a_dead_engine_is_told_at_once_and_its_utterances_go_on_elsewhere(
         await engine.check_health()
         os.kill(engine.process, signal.SIGKILL)
         errors = await asyncio.wait_for(asyncio.gather(*talking, return_exceptions=True), 30)
-        assert [type(error) for error in errors] == [StreamCutError] * 7
-        with pytest.raises(EngineError, match="died"):
+        assert [type(error) for error in errors] == [EngineDiedError] * 7
+        with pytest.raises(EngineDiedError):
             await engine.check_health()
-        with pytest.raises(StreamCutError):
+        with pytest.raises(EngineDiedError):
             await asyncio.wait_for(heard(engine, asked[0]), 10)
         assert engine.asking == 0
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from time import monotonic
 from typing import Any
@@ -13,9 +13,10 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 
 from cosyvoice_core.lm.engine import TorchEngine
 from cosyvoice_core.lm.request import StreamRequest, TokenRequest
+from deployments.messages import Finish
 from deployments.speech_lm.vllm_args import VllmArgs
 from deployments.speech_lm.vllm_engine import VllmTokenEngine
-from tests.vllm.speaking import heard, heard_stream, requests
+from tests.vllm.speaking import arriving, heard, heard_stream, requests
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
 
@@ -90,3 +91,57 @@ async def test_a_new_utterance_takes_the_place_of_one_far_ahead(small: VllmToken
     assert [tokens for tokens, _ in found] == [list(oracle.generate(request)) for request in long]
     assert waited[1] < waited[0] / 2, waited
     assert small.asking == 0
+
+
+async def test_streams_make_room_in_the_middle_of_a_turn_and_while_they_wait_for_text(
+    small: VllmTokenEngine, oracle: TorchEngine
+) -> None:
+    """All places are taken by streams: two with much to say yet, two whose text stands still."""
+    small.places.lead_s = 0.5
+    go_on = asyncio.Event()
+
+    async def halting() -> AsyncIterator[tuple[int, ...]]:
+        yield tuple(TEXT[:12])
+        await go_on.wait()
+        yield tuple(TEXT[12:])
+
+    long = [StreamRequest(max_ratio=18.0, min_ratio=18.0, seed=seed) for seed in range(2)]
+    halted = [StreamRequest(max_ratio=4.0, seed=seed) for seed in range(2, 4)]
+    expected = [(await heard_stream(small, request, [TEXT])) for request in (*long, *halted)]
+    asked = requests(small, 8, max_tokens=60, min_tokens=60)
+
+    small._idle_s, idle_s = 1e9, small._idle_s
+    try:
+        streams = [asyncio.create_task(log_of(small, request, halting())) for request in halted]
+        await until(lambda: len(small.places.resting) == 2)
+        streams = [asyncio.create_task(log_of(small, request, arriving([TEXT]))) for request in long] + streams
+        await until(lambda: small.asking == 4)
+        found = await asyncio.wait_for(asyncio.gather(*(heard(small, request) for request in asked)), 120)
+        assert [tokens for tokens, _ in found] == [list(oracle.generate(request)) for request in asked]
+        assert small.asking <= 2, "both streams without text have given their places back"
+        go_on.set()
+        assert [await stream for stream in streams] == expected
+    finally:
+        small._idle_s = idle_s
+    assert small.asking == small.unfinished == 0
+
+
+async def until(true: Callable[[], bool]) -> None:
+    for _ in range(6000):
+        if true():
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("the condition did not come true in a minute")
+
+
+async def log_of(
+    engine: VllmTokenEngine, request: StreamRequest, text: AsyncIterator[tuple[int, ...]]
+) -> tuple[list[int], Finish | None]:
+    """As `heard_stream`, of a text that comes when it wants."""
+    log: list[int] = []
+    finish = None
+    async with aclosing(engine.generate_stream(request, text)) as batches:
+        async for batch in batches:
+            log += [*batch.ids, *([engine.vocabulary.fill] if batch.closed_block else [])]
+            finish = batch.finish
+    return log, finish
