@@ -152,12 +152,13 @@ async def run(load: Load) -> Report:
             began = time.perf_counter()
             engines[name] = make_engine(directory.path, config, _args(load, name))
             start_s[name] = time.perf_counter() - began
-            await _decode(engines[name], _requests(config.lm, max(load.concurrent), 10))
+            await _decode(engines[name], _requests(config.lm, max(load.concurrent), 10, "warm-up"))
         for count in load.concurrent:
-            for _ in range(load.rounds):
+            for turn in range(load.rounds):
+                requests = _requests(config.lm, count, load.tokens, f"{count} at once, round {turn}")
                 for name, engine in engines.items():
                     print(f"{name}, {count} at once ...", file=sys.stderr, flush=True)
-                    rounds.setdefault((name, count), []).append(await _measure(engine, config.lm, count, load.tokens))
+                    rounds.setdefault((name, count), []).append(await _measure(engine, requests))
     finally:
         for engine in engines.values():
             engine.shutdown()
@@ -165,11 +166,11 @@ async def run(load: Load) -> Report:
     return Report(load, tuple(figures), start_s)
 
 
-async def _measure(engine: TokenEngine, config: LMConfig, count: int, tokens: int) -> Round:
+async def _measure(engine: TokenEngine, requests: list[TokenRequest]) -> Round:
     began = time.perf_counter()
-    firsts = await _decode(engine, _requests(config, count, tokens))
+    firsts = await _decode(engine, requests)
     seconds = time.perf_counter() - began
-    return Round(count * tokens / seconds, median(firsts), max(firsts))
+    return Round(sum(one.max_tokens for one in requests) / seconds, median(firsts), max(firsts))
 
 
 async def _decode(engine: TokenEngine, requests: list[TokenRequest]) -> list[float]:
@@ -188,9 +189,10 @@ async def _decode(engine: TokenEngine, requests: list[TokenRequest]) -> list[flo
     return list(await asyncio.gather(*(one(request) for request in requests)))
 
 
-def _requests(config: LMConfig, count: int, tokens: int) -> list[TokenRequest]:
+def _requests(config: LMConfig, count: int, tokens: int, occasion: str) -> list[TokenRequest]:
+    """Prompts of each occasion are others, so that none is found in a prefix cache."""
     vocabulary = SpeechVocabulary.cosyvoice2(config.text_rows, config.speech_tokens)
-    chance = random.Random(count)
+    chance = random.Random(occasion)
     asked = []
     for seed in range(count):
         text = vocabulary.text(chance.randrange(config.text_rows) for _ in range(TEXT_TOKENS))

@@ -1,0 +1,72 @@
+"""What one replica has worked lately: how much of its time, for how much sound. Knows neither Ray nor stages."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class WorkMeter:
+    """Work and sound of the last `window_s` seconds. Told and asked from any thread."""
+
+    def __init__(self, window_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._window_s = window_s
+        self._clock = clock
+        self._began = self._settled = clock()
+        self._at_work = 0
+        self._events: deque[tuple[float, float, float]] = deque()
+        self._lock = threading.Lock()
+
+    def worked(self, seconds: float) -> None:
+        """The step loop was busy for so long until now."""
+        self._note(seconds, 0.0)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Busy while entered; contexts that overlap count once. For loops whose steps are not seen from here."""
+        self._change(1)
+        try:
+            yield
+        finally:
+            self._change(-1)
+
+    def made(self, audio_s: float) -> None:
+        """So much of the sound was done."""
+        if audio_s:
+            self._note(0.0, audio_s)
+
+    def stats(self) -> dict[str, float]:
+        """busy: share of the time, 0 to 1; made: audio seconds per second; rtf: busy seconds per audio second, 0
+        while there is none."""
+        with self._lock:
+            now = self._clock()
+            self._settle(now)
+            self._forget(now)
+            span = max(min(now - self._began, self._window_s), 1e-3)
+            busy = sum(seconds for _, seconds, _ in self._events) / span
+            made = sum(audio_s for _, _, audio_s in self._events) / span
+        return {"busy": min(busy, 1.0), "made": made, "rtf": busy / made if made else 0.0}
+
+    def _note(self, seconds: float, audio_s: float) -> None:
+        with self._lock:
+            now = self._clock()
+            self._forget(now)
+            self._events.append((now, seconds, audio_s))
+
+    def _change(self, change: int) -> None:
+        with self._lock:
+            self._settle(self._clock())
+            self._at_work += change
+
+    def _settle(self, now: float) -> None:
+        """Note what was worked since this was noted last."""
+        if self._at_work:
+            self._events.append((now, now - self._settled, 0.0))
+        self._settled = now
+
+    def _forget(self, now: float) -> None:
+        while self._events and self._events[0][0] < now - self._window_s:
+            self._events.popleft()
