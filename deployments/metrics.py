@@ -9,18 +9,28 @@ import time
 
 from ray.serve.metrics import Counter, Gauge, Histogram
 
+from deployments.work import WorkMeter
+
 _STEP_ROWS = [1, 2, 4, 8, 16, 32, 64]
 _STEP_MS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]
 _FIRST_TOKEN_MS = [5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000, 10000]
 
 
+_AT_WORK = ("waiting", "running")
+
+
 class LanguageModelMetrics:
     """Requests of one replica of the language model by what they are doing, and the tokens it gives.
 
-    waiting: no token yet; paused: the text ran out while it is still being written; running: all others.
+    waiting: no token yet; paused: the text ran out while it is still being written; running: all others. The replica
+    works while any is waiting or running.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, meter: WorkMeter, token_rate: float) -> None:
+        """token_rate: speech tokens of one second of sound."""
+        self._meter = meter
+        self._token_rate = token_rate
+        self._open: set[RequestMetrics] = set()
         self._first_token = Histogram(
             "cosyvoice_lm_first_token_ms",
             description="Time from a request's arrival (or its first text) to its first speech token.",
@@ -44,11 +54,26 @@ class LanguageModelMetrics:
     def tokens(self, count: int) -> None:
         if count:
             self._tokens.inc(count)
+            self._meter.made(count / self._token_rate)
 
-    def moved(self, before: str | None, after: str | None) -> None:
+    @property
+    def owed_s(self) -> float:
+        """Sound that requests with text would have by now if they were spoken in real time, and have not."""
+        now = time.monotonic()
+        return sum(request.owed_s(now, self._token_rate) for request in self._open)
+
+    def moved(self, request: RequestMetrics, before: str | None, after: str | None) -> None:
         """A request goes from one state to another; None is outside."""
         if before == after:
             return
+        if before is None:
+            self._open.add(request)
+        if after is None:
+            self._open.discard(request)
+        if after in _AT_WORK and before not in _AT_WORK:
+            self._meter.began()
+        if before in _AT_WORK and after not in _AT_WORK:
+            self._meter.ended()
         for state, change in ((before, -1), (after, 1)):
             if state is not None:
                 self._counts[state] += change
@@ -61,7 +86,8 @@ class RequestMetrics:
     def __init__(self, metrics: LanguageModelMetrics) -> None:
         self._metrics = metrics
         self._state: str | None = None
-        self._began = time.monotonic()
+        self._began = self._owes_from = time.monotonic()
+        self._given = 0
         self._heard = False
         self._paused = False
 
@@ -77,6 +103,7 @@ class RequestMetrics:
         if count and not self._heard:
             self._heard = True
             self._metrics.first_token(time.monotonic() - self._began)
+        self._given += count
         self._metrics.tokens(count)
         self._note()
 
@@ -86,17 +113,22 @@ class RequestMetrics:
         self._note()
 
     def text_arrived(self) -> None:
-        if self._paused and not self._heard:
-            self._began = time.monotonic()
+        if self._paused:
+            self._owes_from, self._given = time.monotonic(), 0
+            if not self._heard:
+                self._began = self._owes_from
         self._paused = False
         self._note()
+
+    def owed_s(self, now: float, token_rate: float) -> float:
+        return 0.0 if self._paused else max(now - self._owes_from - self._given / token_rate, 0.0)
 
     def _note(self) -> None:
         if self._state is not None:
             self._update("paused" if self._paused else "running" if self._heard else "waiting")
 
     def _update(self, state: str | None) -> None:
-        self._metrics.moved(self._state, state)
+        self._metrics.moved(self, self._state, state)
         self._state = state
 
 

@@ -26,6 +26,7 @@ from deployments.metrics import StepMetrics
 from deployments.stage import OpenCalls, hops_of, resolve_device
 from deployments.timing import VOCODER, StageWatch
 from deployments.vocoder_engine import VocoderEngine
+from deployments.work import WorkMeter
 
 
 class Vocoder:
@@ -47,7 +48,9 @@ class Vocoder:
         # A replica counts as ready when this is done: the first window of a shape costs several times the next one.
         reserve_kernels(len(runner.cases()))
         runner.warm_up()
-        self._engine = VocoderEngine(runner, StepMetrics("vocoder", "windows").observe)
+        self._meter, self._frame_rate = WorkMeter(), config.frame_rate
+        self._metrics = StepMetrics("vocoder", "windows")
+        self._engine = VocoderEngine(runner, self._stepped)
 
     async def synthesize(self, task: UtteranceTask) -> AsyncIterator[AudioHop]:
         """Audio hops of one utterance; a hop may hold no samples while the vocoder waits for its right context."""
@@ -65,7 +68,9 @@ class Vocoder:
                 async for hop in mels:
                     watch.took_input()
                     async for audio in self._audio_of(hop, session, clock, watch):
-                        clock.sent(len(audio.samples) / self._sample_rate)
+                        audio_s = len(audio.samples) / self._sample_rate
+                        clock.sent(audio_s)
+                        self._meter.made(audio_s)
                         yield audio
 
     async def _audio_of(
@@ -80,6 +85,14 @@ class Vocoder:
                 finish, timings = hop.finish if last else None, (*hop.timings, watch.timing())
                 yield AudioHop(piece.samples.numpy(), ids, last, finish, timings)
                 ids = ()
+
+    def _stepped(self, windows: int, seconds: float) -> None:
+        self._metrics.observe(windows, seconds)
+        self._meter.worked(seconds)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Serve for the autoscaling policy, see `deployments.scaling_policy`."""
+        return {**self._meter.stats(), "owed_s": self._engine.owed_frames / self._frame_rate}
 
     async def info(self) -> StageInfo:
         return StageInfo("Vocoder", str(self._device), "float32", "batched windows", os.getpid(), self._open.count)

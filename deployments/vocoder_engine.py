@@ -98,6 +98,11 @@ class VocoderEngine:
     def running(self) -> int:
         return len(self._jobs)
 
+    @property
+    def owed_frames(self) -> int:
+        """Mel frames of pushes that are not done."""
+        return sum(job.mel.shape[1] for job in self._jobs)
+
     async def _drive(self) -> None:
         loop = asyncio.get_running_loop()
         while self._jobs:

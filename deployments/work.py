@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 
 class WorkMeter:
@@ -24,14 +23,12 @@ class WorkMeter:
         """The step loop was busy for so long until now."""
         self._note(seconds, 0.0)
 
-    @contextmanager
-    def working(self) -> Iterator[None]:
-        """Busy while entered; contexts that overlap count once. For loops whose steps are not seen from here."""
+    def began(self) -> None:
+        """Something is worked at, until `ended`; what overlaps counts once. For loops whose steps are not seen here."""
         self._change(1)
-        try:
-            yield
-        finally:
-            self._change(-1)
+
+    def ended(self) -> None:
+        self._change(-1)
 
     def made(self, audio_s: float) -> None:
         """So much of the sound was done."""

@@ -22,6 +22,7 @@ from deployments.speech_lm.engine_choice import make_engine
 from deployments.speech_lm.text import GrowingTexts
 from deployments.stage import OpenCalls, resolve_device, resolve_dtype
 from deployments.timing import LM, StageWatch
+from deployments.work import WorkMeter
 
 logger = logging.getLogger("ray.serve")
 
@@ -39,7 +40,8 @@ class SpeechLM:
         self._device, self._dtype = resolve_device(args.lm), resolve_dtype(args.lm.dtype)
         self._open = OpenCalls()
         self._texts = GrowingTexts(args.lm.growing_texts, args.lm.text_idle_timeout_s)
-        self._metrics = LanguageModelMetrics()
+        self._meter = WorkMeter()
+        self._metrics = LanguageModelMetrics(self._meter, config.token_rate)
         self._engine = make_engine(directory.path, config, args.lm)
 
     async def generate(self, task: UtteranceTask) -> AsyncIterator[TokenHop]:
@@ -84,6 +86,10 @@ class SpeechLM:
     async def info(self) -> StageInfo:
         dtype = str(self._dtype).removeprefix("torch.")
         return StageInfo("SpeechLM", str(self._device), dtype, self._engine.name, os.getpid(), self._open.count)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Serve for the autoscaling policy, see `deployments.scaling_policy`."""
+        return {**self._meter.stats(), "owed_s": self._metrics.owed_s}
 
     async def check_health(self) -> None:
         with self._engine_alive():

@@ -40,11 +40,13 @@ def test_a_young_replica_is_measured_by_its_own_age() -> None:
 def test_work_that_overlaps_counts_once_and_counts_while_it_lasts() -> None:
     clock = Clock()
     meter = WorkMeter(window_s=10, clock=clock)
-    with meter.working():
-        clock.now += 2
-        with meter.working():
-            clock.now += 2
-        assert meter.stats()["busy"] == 1.0
-        clock.now += 1
+    meter.began()
+    clock.now += 2
+    meter.began()
+    clock.now += 2
+    meter.ended()
+    assert meter.stats()["busy"] == 1.0
+    clock.now += 1
+    meter.ended()
     clock.now += 5
     assert meter.stats()["busy"] == 0.5
