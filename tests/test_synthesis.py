@@ -208,7 +208,7 @@ def test_command_line_converts_and_inspects(
 ) -> None:
     out, model = tmp_path / "out.wav", str(demo_checkpoint)
     source = str(demo_checkpoint / "prompts" / "demo_male.wav")
-    arguments = ["speak", "-", "--mode", "vc", "--source", source, "--voice", "demo_female", "--model", model]
+    arguments = ["speak", "--mode", "vc", "--source", source, "--voice", "demo_female", "--model", model]
     assert main([*arguments, "--out", str(out)]) == 0
     assert main(["inspect", model]) == 0
     assert "sound" in capsys.readouterr().out
@@ -220,3 +220,15 @@ def test_command_line_tells_what_is_wrong(demo_checkpoint: Path, capsys: pytest.
     assert "demo_female" in capsys.readouterr().err
     assert main(["speak", "Hello.", "--voice", "demo_male", "--model", "/nonexistent/folder"]) == 2
     assert "/nonexistent/folder" in capsys.readouterr().err
+    assert main(["speak", "Hello.", "--voice", "demo_male", "--out", "/nonexistent/folder/speech.wav"]) == 2
+    assert "/nonexistent/folder" in capsys.readouterr().err
+    assert main(["speak", "Hello.", "--voice", "demo_male", "--device", "cuda:99"]) == 2
+    assert "device: 'cuda:99' cannot be used here" in capsys.readouterr().err
+    assert main(["speak", "--voice", "demo_male"]) == 2
+    assert "nothing that can be spoken" in capsys.readouterr().err
+
+
+def test_command_line_finds_the_demo_voice_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["speak", "Yes.", "--voice", "demo_male", "--seed", "1"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["speech.wav"]
