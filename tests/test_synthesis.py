@@ -139,9 +139,9 @@ def test_seeds_and_segments(synthesizer: Synthesizer) -> None:
 
 @pytest.mark.parametrize("mode", [Mode.SFT, Mode.ZERO_SHOT, Mode.CROSS_LINGUAL, Mode.INSTRUCT2])
 def test_every_mode_speaks(synthesizer: Synthesizer, mode: Mode) -> None:
-    request = SpeechRequest(
-        text=SENTENCE, voice=synthesizer.voice("demo_male"), mode=mode, instruction="Speak slowly.", seed=1
-    )
+    instruction = "Speak slowly." if mode is Mode.INSTRUCT2 else ""
+    voice = synthesizer.voice("demo_male")
+    request = SpeechRequest(text=SENTENCE, voice=voice, mode=mode, instruction=instruction, seed=1)
     speech = synthesizer.speak(request)
     assert np.isfinite(speech.samples).all()
     assert len(speech.samples) == len(speech.tokens[0]) * 960
@@ -176,6 +176,11 @@ def test_requests_that_cannot_be_are_refused(synthesizer: Synthesizer, options: 
     with pytest.raises(InputError) as refused:
         SpeechRequest(text="a", voice=synthesizer.voice("demo_male"), **options)  # type: ignore[arg-type]
     assert refused.value.field == field
+
+
+def test_an_instruction_is_never_dropped_in_silence(synthesizer: Synthesizer) -> None:
+    with pytest.raises(InputError, match="instructions: mode zero_shot takes none"):
+        SpeechRequest(text="Hi.", voice=synthesizer.voice("demo_male"), mode=Mode.ZERO_SHOT, instruction="slowly")
 
 
 def test_text_with_nothing_to_say_is_refused(synthesizer: Synthesizer) -> None:
