@@ -13,12 +13,13 @@ from tqdm import tqdm
 
 from cosyvoice_core.audio.encode import write_wav
 from cosyvoice_core.checkpoint.inspection import inspect_checkpoint
+from cosyvoice_core.device import usable_device
 from cosyvoice_core.errors import CheckpointError, InputError
 from cosyvoice_core.inputs import FloatArray, Mode, VoicePrompt
 from cosyvoice_core.synthesis import Synthesizer
 from cosyvoice_core.utterance import MAX_SPEED, MIN_SPEED, SpeechRequest
 
-_DEFAULT_MODEL = "checkpoints/demo"
+_DEFAULT_MODEL = str(Path(__file__).resolve().parent.parent / "checkpoints" / "demo")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,8 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     speak = commands.add_parser("speak", help="speak a text into a WAV file")
-    speak.add_argument("text", help="what to say; '-' reads it from standard input")
-    speak.add_argument("--model", default=_DEFAULT_MODEL, help="checkpoint directory or model id")
+    speak.add_argument("text", nargs="?", default="", help="what to say; '-' reads it from standard input")
+    speak.add_argument("--model", default=_DEFAULT_MODEL, help="checkpoint directory or model id (default: the demo)")
     speak.add_argument("--voice", help="name of a saved voice")
     speak.add_argument("--prompt", type=Path, help="audio of the voice to speak in, 0.5 to 30 s")
     speak.add_argument("--transcript", default="", help="what is said in the prompt audio")
@@ -60,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _speak(options: argparse.Namespace) -> int:
     seed = secrets.randbelow(2**31) if options.seed is None else options.seed
-    synthesizer = Synthesizer.from_pretrained(options.model, device=options.device)
+    if not options.out.parent.is_dir():
+        raise InputError("out", f"there is no folder {str(options.out.parent)!r}")
+    synthesizer = Synthesizer.from_pretrained(options.model, device=usable_device(options.device))
     voice = _voice(synthesizer, options)
     began = time.perf_counter()
     if options.mode is Mode.CONVERSION:

@@ -51,6 +51,8 @@ class SpeechRequest:
             raise InputError("seed", f"{self.seed} is out of range", f"0 to {MAX_SEED}")
         if self.mode is Mode.INSTRUCT2 and not self.instruction.strip():
             raise InputError("instructions", "mode instruct2 needs an instruction", "a short sentence")
+        if self.mode not in (None, Mode.INSTRUCT2) and self.instruction.strip():
+            raise InputError("instructions", f"mode {self.mode} takes none", "mode instruct2, or none named")
 
     @property
     def effective_mode(self) -> Mode:
@@ -146,7 +148,12 @@ class UtterancePlanner:
             )
             spoken += 1
         if spoken == 0:
-            raise InputError("input", "the text holds nothing that can be spoken", "letters or digits of any script")
+            raise _nothing_to_say()
+
+    def check_text(self, request: SpeechRequest) -> None:
+        """Raises InputError when the text holds nothing that can be spoken, before its voice is known."""
+        if next(self._text.segments(request.text, request.lexicon), None) is None:
+            raise _nothing_to_say()
 
     def streamed(self, request: SpeechRequest) -> StreamedText:
         """Splitter of the request's text, which is still being written; `request.text` is not looked at."""
@@ -198,6 +205,10 @@ class UtterancePlanner:
     @staticmethod
     def _ids(ids: list[int]) -> IntArray:
         return np.asarray(ids, np.int32)
+
+
+def _nothing_to_say() -> InputError:
+    return InputError("input", "the text holds nothing that can be spoken", "letters or digits of any script")
 
 
 def segment_seed(seed: int, index: int) -> int:

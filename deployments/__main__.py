@@ -28,14 +28,14 @@ def main(argv: list[str] | None = None) -> int:
     serve_parser.add_argument("--model", help="checkpoint directory or model id, instead of the config's")
     serve_parser.add_argument("--timeout", type=float, default=900, help="seconds to wait until all stages answer")
     options = parser.parse_args(argv)
-    config = read_config(options.config)
-    arguments = config["applications"][0].setdefault("args", {})
-    if options.model:
-        arguments["model"] = str(_model(options.model))
     try:
+        config = read_config(options.config)
+        arguments = config["applications"][0].setdefault("args", {})
+        if options.model:
+            arguments["model"] = str(_model(options.model))
         # Once and with progress, before five processes ask for the same files.
         CheckpointDirectory(resolve_model(AppArgs.model_validate(arguments).model_source())).verify()
-    except (CheckpointError, ValidationError) as error:
+    except (DeployError, CheckpointError, ValidationError) as error:
         print(f"The service could not start.\n{error}", file=sys.stderr)
         return 1
     began = time.monotonic()

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import ray
 from ray import serve
 from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError
 from ray.serve.exceptions import RequestCancelledError
@@ -184,8 +185,17 @@ class CosyVoiceClient:
     """Speaks through the running application; cheap to create, holds no state of its own."""
 
     def __init__(self, app_name: str = DEFAULT_APP, handle: DeploymentHandle | None = None) -> None:
-        """Inside another Serve app pass the bound ingress handle; elsewhere the app is found by name."""
-        self._handle = handle if handle is not None else serve.get_app_handle(app_name)
+        """Inside another Serve app pass the bound ingress handle; elsewhere the app is found by name.
+
+        A script that is part of no cluster yet joins that of RAY_ADDRESS, or the one that runs on this machine.
+        Raises ConnectionError when there is none.
+        """
+        if handle is None:
+            if not ray.is_initialized():
+                # Of its own accord Serve would start a new, empty cluster here.
+                ray.init(address="auto", log_to_driver=False)
+            handle = serve.get_app_handle(app_name)
+        self._handle = handle
 
     def speak(self, text: str, **options: Any) -> SpeechStream:
         """Start speaking; options are the fields of `SpeakCall` (voice, prompt_audio, seed, ...)."""

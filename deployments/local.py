@@ -41,9 +41,21 @@ class LocalService:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A Serve config as plain data; Serve's own schema checks it when it is deployed."""
-    config: dict[str, Any] = yaml.safe_load(path.read_text())
-    return config
+    """A Serve config as plain data; Serve's own schema checks it when it is deployed.
+
+    Raises DeployError when there is no such file, or it is no YAML with an application in it.
+    """
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DeployError(f"{path}: cannot be read ({error.strerror}); give a Serve config with --config") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DeployError(f"{path}: no YAML ({' '.join(str(error).split())})") from error
+    applications = config.get("applications") if isinstance(config, dict) else None
+    if not isinstance(applications, list) or not applications or not isinstance(applications[0], dict):
+        raise DeployError(f"{path}: no Serve config; expected a list `applications` with the application in it")
+    found: dict[str, Any] = config
+    return found
 
 
 def start(

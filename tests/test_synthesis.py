@@ -139,9 +139,9 @@ def test_seeds_and_segments(synthesizer: Synthesizer) -> None:
 
 @pytest.mark.parametrize("mode", [Mode.SFT, Mode.ZERO_SHOT, Mode.CROSS_LINGUAL, Mode.INSTRUCT2])
 def test_every_mode_speaks(synthesizer: Synthesizer, mode: Mode) -> None:
-    request = SpeechRequest(
-        text=SENTENCE, voice=synthesizer.voice("demo_male"), mode=mode, instruction="Speak slowly.", seed=1
-    )
+    instruction = "Speak slowly." if mode is Mode.INSTRUCT2 else ""
+    voice = synthesizer.voice("demo_male")
+    request = SpeechRequest(text=SENTENCE, voice=voice, mode=mode, instruction=instruction, seed=1)
     speech = synthesizer.speak(request)
     assert np.isfinite(speech.samples).all()
     assert len(speech.samples) == len(speech.tokens[0]) * 960
@@ -178,6 +178,11 @@ def test_requests_that_cannot_be_are_refused(synthesizer: Synthesizer, options: 
     assert refused.value.field == field
 
 
+def test_an_instruction_is_never_dropped_in_silence(synthesizer: Synthesizer) -> None:
+    with pytest.raises(InputError, match="instructions: mode zero_shot takes none"):
+        SpeechRequest(text="Hi.", voice=synthesizer.voice("demo_male"), mode=Mode.ZERO_SHOT, instruction="slowly")
+
+
 def test_text_with_nothing_to_say_is_refused(synthesizer: Synthesizer) -> None:
     with pytest.raises(InputError, match="nothing that can be spoken"):
         synthesizer.speak(SpeechRequest(text="... !?", voice=synthesizer.voice("demo_male")))
@@ -208,7 +213,7 @@ def test_command_line_converts_and_inspects(
 ) -> None:
     out, model = tmp_path / "out.wav", str(demo_checkpoint)
     source = str(demo_checkpoint / "prompts" / "demo_male.wav")
-    arguments = ["speak", "-", "--mode", "vc", "--source", source, "--voice", "demo_female", "--model", model]
+    arguments = ["speak", "--mode", "vc", "--source", source, "--voice", "demo_female", "--model", model]
     assert main([*arguments, "--out", str(out)]) == 0
     assert main(["inspect", model]) == 0
     assert "sound" in capsys.readouterr().out
@@ -220,3 +225,15 @@ def test_command_line_tells_what_is_wrong(demo_checkpoint: Path, capsys: pytest.
     assert "demo_female" in capsys.readouterr().err
     assert main(["speak", "Hello.", "--voice", "demo_male", "--model", "/nonexistent/folder"]) == 2
     assert "/nonexistent/folder" in capsys.readouterr().err
+    assert main(["speak", "Hello.", "--voice", "demo_male", "--out", "/nonexistent/folder/speech.wav"]) == 2
+    assert "/nonexistent/folder" in capsys.readouterr().err
+    assert main(["speak", "Hello.", "--voice", "demo_male", "--device", "cuda:99"]) == 2
+    assert "device: 'cuda:99' cannot be used here" in capsys.readouterr().err
+    assert main(["speak", "--voice", "demo_male"]) == 2
+    assert "nothing that can be spoken" in capsys.readouterr().err
+
+
+def test_command_line_finds_the_demo_voice_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["speak", "Yes.", "--voice", "demo_male", "--seed", "1"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["speech.wav"]

@@ -16,6 +16,8 @@ from cosyvoice_core.bench.acoustic_figures import AcousticPlan, table
 from cosyvoice_core.bench.full import run_full
 from cosyvoice_core.bench.measure import Machine, provenance
 from cosyvoice_core.bench.plot import draw
+from cosyvoice_core.device import usable_device
+from cosyvoice_core.errors import InputError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -42,7 +44,11 @@ def main(argv: list[str] | None = None) -> int:
     acoustic.add_argument("--json", type=Path, help="write the figures here too")
     acoustic.add_argument("--plot", type=Path, help="draw them here (SVG or PNG; needs matplotlib)")
     options = parser.parse_args(argv)
-    device, dtype = torch.device(options.device), _DTYPES[options.dtype]
+    dtype = _DTYPES[options.dtype]
+    try:
+        device = usable_device(options.device)
+    except InputError as error:
+        parser.error(str(error))
     if options.command == "acoustic":
         return _acoustic(options, device, dtype)
     measurement = run_full(options.front_end, device, dtype, options.tokens, options.keep, options.seed)

@@ -10,7 +10,7 @@ import importlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
@@ -36,9 +36,9 @@ def resolve_model(
 ) -> Path:
     """Return the checkpoint folder that `model` names, downloading it when it is a model id.
 
-    An existing folder is returned as it is. An id such as `FunAudioLLM/CosyVoice2-0.5B` is fetched from `source` into
-    `cache` (default: that site's own cache), with progress bars unless `progress` is False; ModelScope needs the
-    `modelscope` extra and always shows its own.
+    An existing folder is returned as it is. An id such as `FunAudioLLM/CosyVoice2-0.5B` is fetched from `source`, or
+    from the site before it (`modelscope:iic/CosyVoice2-0.5B`), into `cache` (default: that site's own cache), with
+    progress bars unless `progress` is False; ModelScope needs the `modelscope` extra and always shows its own.
 
     Raises CheckpointError when `model` is neither, cannot be fetched (saying where to put the files by hand) or turns
     out to be incomplete.
@@ -46,6 +46,9 @@ def resolve_model(
     found = _on_this_machine(model)
     if found is not None:
         return found
+    site, colon, rest = model.partition(":")
+    if colon and site in _SITES:
+        source, model = cast(Source, site), rest
     if source not in _SITES:
         raise CheckpointError(f"model source {source!r} is not known; use one of {', '.join(_SITES)}")
     if ".." in model or "--" in model or not _MODEL_ID.fullmatch(model):

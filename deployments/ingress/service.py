@@ -21,7 +21,7 @@ from cosyvoice_core.checkpoint.directory import CheckpointDirectory
 from cosyvoice_core.checkpoint.download import resolve_model
 from cosyvoice_core.checkpoint.settings import read_model_config
 from cosyvoice_core.errors import InputError
-from cosyvoice_core.inputs import VoicePrompt
+from cosyvoice_core.inputs import Mode, VoicePrompt
 from cosyvoice_core.text.frontend import TextFrontEnd
 from cosyvoice_core.text.lexicon import Lexicon
 from cosyvoice_core.text.tokenizer import Tokenizer
@@ -41,6 +41,8 @@ from deployments.timing import RequestWatch
 logger = logging.getLogger("ray.serve")
 
 _INFO_TIMEOUT_S = 2.0
+_NO_VOICE = VoicePrompt(np.zeros(0, np.float32))
+"""Stands in a request until its voice is known."""
 
 
 class SpeechService:
@@ -95,6 +97,27 @@ class SpeechService:
             raise InputError("voice", "no voice was given", f"prompt audio, or one of: {names}")
         if call.voice is not None:
             self.voices.get(call.voice)
+        if call.prompt_audio is None and call.prompt_text.strip():
+            raise InputError("prompt_text", "was given without prompt audio", "with prompt_audio only")
+        if call.prompt_audio is not None and call.mode is Mode.ZERO_SHOT and not call.prompt_text.strip():
+            raise InputError(
+                "prompt_text", "zero_shot needs the transcript of the prompt", "a transcript, or mode cross_lingual"
+            )
+        self._request(call)
+
+    def _request(self, call: SpeakCall) -> SpeechRequest:
+        """The request but for its voice. Raises InputError for a field that is out of its bounds."""
+        return SpeechRequest(
+            text=call.text if isinstance(call.text, str) else "",
+            voice=_NO_VOICE,
+            mode=call.mode,
+            instruction=call.instructions,
+            seed=secrets.randbelow(MAX_SEED) if call.seed is None else call.seed,
+            speed=call.speed,
+            greedy=call.greedy,
+            sampling=call.sampling.over(self._sampling),
+            lexicon=Lexicon.from_mapping(call.lexicon),
+        )
 
     def _check_text(self, text: str, *, streamed: bool) -> None:
         limits = self.args.limits
@@ -119,19 +142,9 @@ class SpeechService:
         """
         watch = RequestWatch(request_id)
         self.check(call, streamed=streamed)
-        voice = await self._voice(call)
+        request = self._request(call)
+        request = replace(request, voice=await self._voice(call, request))
         watch.voice_ready()
-        request = SpeechRequest(
-            text=call.text if isinstance(call.text, str) else "",
-            voice=voice,
-            mode=call.mode,
-            instruction=call.instructions,
-            seed=secrets.randbelow(MAX_SEED) if call.seed is None else call.seed,
-            speed=call.speed,
-            greedy=call.greedy,
-            sampling=call.sampling.over(self._sampling),
-            lexicon=Lexicon.from_mapping(call.lexicon),
-        )
         realtime = call.realtime and streamed
         pause_s = self.args.playback.pause_s if call.pause_s is None else call.pause_s
         plan = partial(
@@ -210,14 +223,17 @@ class SpeechService:
         finally:
             self._reader.drop(source)
 
-    async def _voice(self, call: SpeakCall) -> VoicePrompt:
+    async def _voice(self, call: SpeakCall, request: SpeechRequest) -> VoicePrompt:
         if call.prompt_audio is None:
             assert call.voice is not None
             return self.voices.get(call.voice)
+        loop = asyncio.get_running_loop()
+        if isinstance(call.text, str):
+            # A text without words is not worth the models that read a voice.
+            await loop.run_in_executor(self._text_thread, partial(self._planner.check_text, request))
         encoded: EncodedVoice = await self._stages["VoiceEncoder"].encode.remote(call.prompt_audio)
         if not call.prompt_text.strip():
             return encoded.prompt
-        loop = asyncio.get_running_loop()
         transcript, ids = await loop.run_in_executor(
             self._text_thread, partial(self._planner.transcript, call.prompt_text)
         )

@@ -229,6 +229,16 @@ def test_modelscope(modelscope: list[dict[str, object]], demo_checkpoint: Path, 
     ]
 
 
+def test_the_site_may_stand_before_the_id(
+    modelscope: list[dict[str, object]], demo_checkpoint: Path, tmp_path: Path
+) -> None:
+    assert resolve_model("modelscope:iic/CosyVoice2-0.5B", cache=tmp_path) == demo_checkpoint
+    assert [call["model_id"] for call in modelscope] == ["iic/CosyVoice2-0.5B"]
+    with pytest.raises(CheckpointError, match="neither an existing folder nor a model id"):
+        resolve_model("elsewhere:iic/CosyVoice2-0.5B")
+    assert len(modelscope) == 1
+
+
 def test_modelscope_failure_is_explained(modelscope: list[dict[str, object]]) -> None:
     with pytest.raises(CheckpointError, match=r"could not be fetched from ModelScope \(no such model\)"):
         resolve_model("iic/Other", source="modelscope")

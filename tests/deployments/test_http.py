@@ -16,6 +16,7 @@ from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import BackPressureError
 
 from cosyvoice_core.errors import EngineError, InputError
+from cosyvoice_core.inputs import Mode
 from deployments.args import AppArgs, Limits
 from deployments.ingress.deployment import make_api
 from deployments.ingress.service import SpeechService
@@ -189,6 +190,10 @@ async def test_form_with_prompt_audio(client: httpx.AsyncClient, service: Silent
         ({"instructions": "x" * 501}, "instructions", "at most 500"),
         ({"inputs": "typo"}, "inputs", "not permitted"),
         ({"pause_s": 11}, "pause_s", "10"),
+        ({"mode": "instruct2"}, "instructions", "needs an instruction"),
+        ({"mode": "zero_shot", "instructions": "slowly"}, "instructions", "takes none"),
+        ({"prompt_text": "What was said."}, "prompt_text", "without prompt audio"),
+        ({"lexicon": {" ": "b"}}, "lexicon", "1 to"),
     ],
 )
 async def test_wrong_fields_are_named_with_what_is_allowed(
@@ -230,6 +235,27 @@ async def test_wrong_forms(
         "prompt_audio": ("f.wav", b"x", "audio/wav")
     }
     refusal(await client.post("/v1/audio/speech", data=data, files=upload), 400, param)
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"text": "... !!! ???"}, "input"),
+        ({"mode": Mode.ZERO_SHOT}, "prompt_text"),
+        ({"mode": Mode.INSTRUCT2}, "instructions"),
+        ({"mode": Mode.SFT, "instructions": "slowly"}, "instructions"),
+        ({"speed": 2.5}, "speed"),
+        ({"seed": -1}, "seed"),
+        ({"lexicon": {"": "b"}}, "lexicon"),
+    ],
+)
+async def test_prompt_audio_is_not_looked_at_for_a_request_that_is_wrong(changed: dict[str, Any], field: str) -> None:
+    """There are no stages: whoever asked one for a voice would fail."""
+    service = SpeechService(AppArgs(), vocoder=None, stages={})  # type: ignore[arg-type]
+    call = SpeakCall(**{"text": "Hello.", "prompt_audio": b"RIFF", **changed})
+    with pytest.raises(InputError) as caught:
+        await anext(service.speak(call, "id"))
+    assert caught.value.field == field
 
 
 @pytest.mark.parametrize("declared", [True, False])

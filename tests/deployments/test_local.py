@@ -36,3 +36,24 @@ def test_an_unknown_argument_in_the_config_is_named(tmp_path: Path, capsys: pyte
     config.write_text(CONFIG.read_text().replace("model: checkpoints/demo", "modle: checkpoints/demo"))
     assert main(["serve", "--config", str(config)]) == 1
     assert "modle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "cannot be read"),
+        ("applications: [", "no YAML"),
+        ("just words", "no Serve config"),
+        ("applications: []", "no Serve config"),
+    ],
+)
+def test_a_config_that_is_none_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, problem: str
+) -> None:
+    config = tmp_path / "config.yaml"
+    if content is not None:
+        config.write_text(content)
+    assert main(["serve", "--config", str(config)]) == 1
+    told = capsys.readouterr().err
+    assert problem in told
+    assert str(config) in told

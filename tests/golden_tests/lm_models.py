@@ -29,21 +29,31 @@ class GoldenLM:
     config: LMConfig
 
 
+def read_config(golden: Path) -> LMConfig:
+    """Dims of a golden set's language model; the size of its codebook is that of its head."""
+    return _config(golden, read_state(golden / "ckpt" / "llm.pt"), COSYVOICE2_EXTRA_ROWS)
+
+
+def vocabulary_of(config: LMConfig) -> SpeechVocabulary:
+    return SpeechVocabulary.cosyvoice2(config.text_rows, config.speech_tokens)
+
+
 def cosyvoice2(golden: Path) -> GoldenLM:
     state = read_state(golden / "ckpt" / "llm.pt")
-    config = _config(golden, state["llm_decoder.weight"].shape[0] - COSYVOICE2_EXTRA_ROWS)
-    vocabulary = SpeechVocabulary.cosyvoice2(config.text_rows, config.speech_tokens)
+    config = _config(golden, state, COSYVOICE2_EXTRA_ROWS)
+    vocabulary = vocabulary_of(config)
     return GoldenLM(SpeechBody(merge(state, config, vocabulary), config), vocabulary, config)
 
 
 def cosyvoice3(golden: Path) -> GoldenLM:
     state = read_state(golden / "cv3_llm.pt")
-    config = _config(golden, state["llm_decoder.weight"].shape[0] - COSYVOICE3_EXTRA_ROWS)
+    config = _config(golden, state, COSYVOICE3_EXTRA_ROWS)
     vocabulary = SpeechVocabulary.cosyvoice3(config.text_rows, config.speech_tokens)
     return GoldenLM(SpeechBody(merge(state, config, vocabulary), config), vocabulary, config)
 
 
-def _config(golden: Path, speech_tokens: int) -> LMConfig:
+def _config(golden: Path, state: dict[str, Tensor], extra_rows: int) -> LMConfig:
+    speech_tokens = state["llm_decoder.weight"].shape[0] - extra_rows
     return read_lm_config(golden / "ckpt" / "CosyVoice-BlankEN" / "config.json", speech_tokens=speech_tokens)
 
 

@@ -22,6 +22,10 @@ pytestmark = pytest.mark.golden
 Case = tuple[str, dict[str, Any]]
 
 
+class EnoughStepsError(Exception):
+    """The stored trace has no more steps."""
+
+
 @pytest.fixture(scope="module")
 def lm(golden_lm: Path) -> GoldenLM:
     return cosyvoice2(golden_lm)
@@ -44,10 +48,16 @@ def plan_of(case: dict[str, Any], lm: GoldenLM) -> Interleave:
     )
 
 
-def reference_run(case: dict[str, Any], lm: GoldenLM) -> tuple[ReferenceInterleave, bool]:
+def reference_run(case: dict[str, Any], lm: GoldenLM, most_steps: int) -> tuple[ReferenceInterleave, bool]:
+    """The original's procedure, cut after `most_steps` forwards; and whether it had come to an end by then."""
     decoding = Decoding(lm)
+    forwards = 0
 
     def best(ids: Sequence[int], masked: Sequence[int]) -> int:
+        nonlocal forwards
+        forwards += 1
+        if forwards > most_steps:
+            raise EnoughStepsError
         scores = decoding.feed(ids)[-1].clone()
         scores[list(masked)] = -torch.inf
         return int(scores.argmax())
@@ -55,19 +65,19 @@ def reference_run(case: dict[str, Any], lm: GoldenLM) -> tuple[ReferenceInterlea
     run = ReferenceInterleave(lm.vocabulary, best, lm.config.text_block, lm.config.speech_block)
     try:
         run.run(case["text"], case["prompt_text"], case["prompt_speech"])
-    except SampledStopError:
-        return run, True
-    return run, False
+    except (SampledStopError, EnoughStepsError):
+        return run, False
+    return run, True
 
 
 def test_traces_of_the_original(cases: list[Case], lm: GoldenLM) -> None:
+    """The original knows no bound on length: a trace may end with an error, which the set then tells."""
     for name, case in cases:
         stored = case["reference"]
-        run, failed = reference_run(case, lm)
-        assert [asdict(step) for step in run.steps[: len(stored["steps"])]] == stored["steps"], name
-        assert len(run.steps) == len(stored["steps"]) or failed, name
+        run, ended = reference_run(case, lm, len(stored["steps"]))
+        assert [asdict(step) for step in run.steps] == stored["steps"], name
         assert run.emitted == stored["yielded"], name
-        assert failed == (stored["error"] is not None), name
+        assert ended == (stored["error"] is None), name
 
 
 class PlanRun:
@@ -120,23 +130,6 @@ def test_corrected_plan(cases: list[Case], lm: GoldenLM) -> None:
         assert run.plan.context == stored["context_merged_ids"], name
         assert run.emitted == stored["yielded"], name
         assert run.reason == ("stop" if stored["ended_by"] == "eos" else "length"), name
-
-
-def test_corrected_differs_from_the_original_where_documented_only(cases: list[Case], lm: GoldenLM) -> None:
-    """What is fed is the same until a prompt of whole blocks is laid out, else until the last block begins."""
-    text_block, speech_block = lm.config.text_block, lm.config.speech_block
-    for name, case in cases:
-        steps, speech = case["reference"]["steps"], len(case["prompt_speech"])
-        fed = [id_ for step in steps for id_ in step["input"]]
-        pairs = zip(fed, case["corrected"]["context_merged_ids"], strict=False)
-        same = next((i for i, (theirs, ours) in enumerate(pairs) if theirs != ours), len(fed))
-        blocks, rest = divmod(speech, speech_block)
-        text = len(case["prompt_text"]) + len(case["text"])
-        if blocks and not rest and text >= (blocks + 1) * text_block:
-            assert same == 1 + speech + blocks * text_block, name
-        else:
-            last = next((i for i, step in enumerate(steps) if lm.vocabulary.task in step["input"]), len(steps))
-            assert same >= sum(len(step["input"]) for step in steps[:last]), name
 
 
 @pytest.mark.parametrize("portion", [1, 3, 5, 100])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cosyvoice_core.lm import TokenRequest, TorchEngine, length_bounds, uni_prompt
+from tests.golden_tests.arrays import Arrays, read_arrays
 from tests.golden_tests.lm_models import Decoding, GoldenLM, cosyvoice3, greedy, inputs
 
 pytestmark = pytest.mark.golden
@@ -33,9 +34,8 @@ def case(golden_lm: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def arrays(golden_lm: Path) -> dict[str, np.ndarray]:
-    with np.load(golden_lm / "cv3.npz") as stored:
-        return dict(stored)
+def arrays(golden_lm: Path) -> Arrays:
+    return read_arrays(golden_lm / "cv3.npz")
 
 
 @pytest.fixture(scope="module")
@@ -43,19 +43,19 @@ def prompt(case: dict[str, Any], lm: GoldenLM) -> list[int]:
     return uni_prompt(lm.vocabulary, inputs(case))
 
 
-def test_every_field_is_known(case: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+def test_every_field_is_known(case: dict[str, Any], arrays: Arrays) -> None:
     assert set(case) == FIELDS
     assert set(arrays) == {"logits", "lm_input_embeds"}
     assert case["endofprompt_id_here"] in case["prompt_text"] + case["text"]
 
 
-def test_input_embeddings(case: dict[str, Any], arrays: dict[str, np.ndarray], lm: GoldenLM, prompt: list[int]) -> None:
+def test_input_embeddings(case: dict[str, Any], arrays: Arrays, lm: GoldenLM, prompt: list[int]) -> None:
     stored = arrays["lm_input_embeds"]
     ours = lm.body.embed((prompt + case["teacher_tokens"])[: len(stored)]).numpy()
     np.testing.assert_allclose(ours, stored, rtol=0, atol=EMBEDDING)
 
 
-def test_logits(case: dict[str, Any], arrays: dict[str, np.ndarray], lm: GoldenLM, prompt: list[int]) -> None:
+def test_logits(case: dict[str, Any], arrays: Arrays, lm: GoldenLM, prompt: list[int]) -> None:
     ids, first = prompt + case["teacher_tokens"], case["logits_first_position"]
     at_once = Decoding(lm).feed(ids)[first:].numpy()
     np.testing.assert_allclose(at_once, arrays["logits"], rtol=0, atol=LOGITS)

@@ -13,6 +13,7 @@ import pytest
 from cosyvoice_core.lm import TokenRequest, TorchEngine, length_bounds, uni_prompt
 from cosyvoice_core.lm.body import Span
 from cosyvoice_core.lm.merge import checkpoint_layout
+from tests.golden_tests.arrays import Arrays, read_arrays, unknown
 from tests.golden_tests.lm_models import Decoding, GoldenLM, cosyvoice2, greedy, inputs
 
 pytestmark = pytest.mark.golden
@@ -20,12 +21,13 @@ pytestmark = pytest.mark.golden
 EMBEDDING = 1e-7
 LOGITS = 1e-4
 RATIOS = re.compile(r"greedy_yielded_min([\d.]+)(?:_max([\d.]+))?")
-FIELDS = {
+FIELDS = [
     *("text", "prompt_text", "prompt_speech", "merged_prompt_ids", "teacher_tokens", "logits_first_position"),
     *("min_len", "max_len", "greedy_yielded", "greedy_sampled_incl_stop", "stop_token"),
     *("greedy_yielded_all_stops_masked_until_min", "greedy_stop_all_masked"),
     *("greedy_yielded_recommended", "hit_max_recommended"),
-}
+]
+"""What every case has; greedy runs with other ratios come on top, for some case at least."""
 
 Case = tuple[str, dict[str, Any]]
 
@@ -43,14 +45,14 @@ def cases(golden_lm: Path) -> list[Case]:
 
 
 @pytest.fixture(scope="module")
-def arrays(golden_lm: Path) -> dict[str, np.ndarray]:
-    with np.load(golden_lm / "lm_uni.npz") as stored:
-        return dict(stored)
+def arrays(golden_lm: Path) -> Arrays:
+    return read_arrays(golden_lm / "lm_uni.npz")
 
 
-def test_every_field_is_known(cases: list[Case], arrays: dict[str, np.ndarray]) -> None:
-    for _, case in cases:
-        assert {field for field in case if not RATIOS.fullmatch(field)} == FIELDS
+def test_every_field_is_known(cases: list[Case], arrays: Arrays) -> None:
+    for name, case in cases:
+        assert unknown(case, [*FIELDS, RATIOS.pattern]) == [], name
+        assert set(FIELDS) <= set(case), name
     assert set(arrays) == {f"{name}.{field}" for name, _ in cases for field in ("lm_input_embeds", "logits")}
 
 
@@ -66,20 +68,20 @@ def test_prompt_and_length_bounds(cases: list[Case], lm: GoldenLM) -> None:
         assert length_bounds(len(case["text"])) == (case["min_len"], case["max_len"]), name
 
 
-def test_input_embeddings(cases: list[Case], arrays: dict[str, np.ndarray], lm: GoldenLM) -> None:
+def test_input_embeddings(cases: list[Case], arrays: Arrays, lm: GoldenLM) -> None:
     for name, case in cases:
         ours = lm.body.embed(case["merged_prompt_ids"]).numpy()
         np.testing.assert_allclose(ours, arrays[f"{name}.lm_input_embeds"], rtol=0, atol=EMBEDDING, err_msg=name)
 
 
-def test_logits_of_one_forward(cases: list[Case], arrays: dict[str, np.ndarray], lm: GoldenLM) -> None:
+def test_logits_of_one_forward(cases: list[Case], arrays: Arrays, lm: GoldenLM) -> None:
     for name, case in cases:
         ids = case["merged_prompt_ids"] + case["teacher_tokens"]
         ours = Decoding(lm).feed(ids)[case["logits_first_position"] :].numpy()
         np.testing.assert_allclose(ours, arrays[f"{name}.logits"], rtol=0, atol=LOGITS, err_msg=name)
 
 
-def test_logits_token_by_token(cases: list[Case], arrays: dict[str, np.ndarray], lm: GoldenLM) -> None:
+def test_logits_token_by_token(cases: list[Case], arrays: Arrays, lm: GoldenLM) -> None:
     for name, case in cases:
         ids = case["merged_prompt_ids"] + case["teacher_tokens"]
         decoding = Decoding(lm)
@@ -88,9 +90,7 @@ def test_logits_token_by_token(cases: list[Case], arrays: dict[str, np.ndarray],
         np.testing.assert_allclose(rows[case["logits_first_position"] :], stored, rtol=0, atol=LOGITS, err_msg=name)
 
 
-def test_logits_of_all_cases_in_one_ragged_batch(
-    cases: list[Case], arrays: dict[str, np.ndarray], lm: GoldenLM
-) -> None:
+def test_logits_of_all_cases_in_one_ragged_batch(cases: list[Case], arrays: Arrays, lm: GoldenLM) -> None:
     sequences = [case["merged_prompt_ids"] + case["teacher_tokens"] for _, case in cases]
     spans = [Span(lm.body.new_cache(), 0, len(ids)) for ids in sequences]
     logits = lm.body.logits(lm.body.forward([id_ for ids in sequences for id_ in ids], spans)).numpy()
@@ -109,14 +109,13 @@ def test_greedy_as_the_original(cases: list[Case], lm: GoldenLM) -> None:
 
 
 def test_greedy_as_the_original_with_other_ratios(cases: list[Case], lm: GoldenLM) -> None:
-    for name, case in cases:
-        matches = [match for field in case if (match := RATIOS.fullmatch(field))]
-        assert matches
-        for match in matches:
-            ratios = {"min_ratio": float(match[1])} | ({"max_ratio": float(match[2])} if match[2] else {})
-            bounds = length_bounds(len(case["text"]), **ratios)
-            tokens, _ = greedy(lm, case["merged_prompt_ids"], *bounds, not_before_min=[lm.vocabulary.eos])
-            assert tokens == case[match[0]], (name, match[0])
+    stored = [(name, case, found) for name, case in cases for field in case if (found := RATIOS.fullmatch(field))]
+    assert stored
+    for name, case, found in stored:
+        ratios = {"min_ratio": float(found[1])} | ({"max_ratio": float(found[2])} if found[2] else {})
+        bounds = length_bounds(len(case["text"]), **ratios)
+        tokens, _ = greedy(lm, case["merged_prompt_ids"], *bounds, not_before_min=[lm.vocabulary.eos])
+        assert tokens == case[found[0]], (name, found[0])
 
 
 def test_greedy_with_all_stop_ids_masked_until_the_minimum(cases: list[Case], lm: GoldenLM) -> None:

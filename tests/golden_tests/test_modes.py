@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,19 @@ import pytest
 from cosyvoice_core.audio.decode import decode_audio
 from cosyvoice_core.audio.features import prompt_mel
 from cosyvoice_core.audio.resample import resample
+from cosyvoice_core.config import FlowConfig
 from cosyvoice_core.inputs import Mode, UtteranceInputs, VoicePrompt, utterance_inputs
 from cosyvoice_core.lm.prompt import uni_prompt
 from cosyvoice_core.lm.vocabulary import SpeechVocabulary
 from cosyvoice_core.text.frontend import Profile, TextFrontEnd
+from cosyvoice_core.text.script import Language, reference_branch
+from cosyvoice_core.text.tags import END_OF_PROMPT
 from cosyvoice_core.text.tokenizer import Tokenizer
 from cosyvoice_core.voice.encoder import VoiceEncoder
 from cosyvoice_core.voice.saved import load_saved_voices
 from cosyvoice_core.voice.speech_tokenizer import SpeechTokenizer
+from tests.golden_tests.arrays import read_arrays
+from tests.golden_tests.lm_models import read_config, vocabulary_of
 
 pytestmark = pytest.mark.golden
 
@@ -57,11 +63,33 @@ class Golden:
     tensors: dict[str, npt.NDArray[Any]]
     inputs: dict[str, UtteranceInputs]
     instruction_ids: list[int]
+    end_of_prompt: int
     vocabulary: SpeechVocabulary
     directory: Path
 
     def stored(self, mode: str, field: str) -> npt.NDArray[Any]:
-        return self.tensors[f"{mode}.{field}"]
+        """The original's tensor (1, ...); an instruction with the end that ours always has."""
+        tensor = self.tensors[f"{mode}.{field}"]
+        if (mode, field) == ("instruct2", "prompt_text") and self._lacks_end:
+            return np.append(tensor, [[self.end_of_prompt]], axis=1).astype(tensor.dtype)
+        return tensor
+
+    def stored_length(self, mode: str, field: str) -> list[int]:
+        lacking = (mode, field) == ("instruct2", "prompt_text") and self._lacks_end
+        return [int(self.tensors[f"{mode}.{field}_len"][0]) + lacking]
+
+    def stored_prompt(self, mode: str) -> list[int]:
+        """Merged ids that the original's language model was given."""
+        merged: list[int] = self.request["modes"][mode]["__lm_merged_ids"]
+        if mode == "instruct2" and self._lacks_end:
+            place = 1 + self.tensors[f"{mode}.prompt_text"].shape[1]
+            return [*merged[:place], *self.vocabulary.text([self.end_of_prompt]), *merged[place:]]
+        return merged
+
+    @property
+    def _lacks_end(self) -> bool:
+        """The original takes an instruction as it is given."""
+        return END_OF_PROMPT not in self.request["instruct_text"]
 
     def assert_same(self, actual: npt.NDArray[Any], expected: npt.NDArray[Any], field: str) -> None:
         """Ids exactly, speaker vectors to 1e-4, mels to 1e-3 (2e-2 in the nearly empty bins of synthetic sounds)."""
@@ -85,27 +113,29 @@ def voice_of(speaker: npt.NDArray[Any], voices: Iterable[VoicePrompt]) -> VoiceP
     return min(voices, key=lambda voice: float(np.abs(voice.speaker - speaker[0]).max()))
 
 
-def text_rows(directory: Path) -> int:
-    config = json.loads((directory / "ckpt" / "CosyVoice-BlankEN" / "config.json").read_text())
-    return int(config["vocab_size"])
+def assert_same_text(ours: str, stored: str, source: str) -> None:
+    """Equal, but for blanks that the grammars of the original leave behind an English text with digits."""
+    if reference_branch(source) is Language.ENGLISH and re.search(r"\d", source):
+        ours, stored = (re.sub(r" +(?=\W*$)", "", text) for text in (ours, stored))
+    assert ours == stored
 
 
 @pytest.fixture(scope="module")
 def golden(golden_lm: Path) -> Golden:
     request = json.loads((golden_lm / "modes.json").read_text())
-    with np.load(golden_lm / "modes.npz") as stored:
-        tensors = {key: stored[key] for key in stored.files}
+    tensors = read_arrays(golden_lm / "modes.npz")
     tokenizer = Tokenizer.from_directory(golden_lm / "ckpt" / "CosyVoice-BlankEN")
     text = TextFrontEnd(tokenizer, Profile.REFERENCE)
-    segments = list(text.segments(request["tts_text"]))
-    transcript = text.normalise(request["prompt_text"])
-    assert segments == [request["segment"]]
-    assert transcript == request["prompt_text_normalized"]
+    segment, transcript = request["segment"], request["prompt_text_normalized"]
+    assert_same_text(next(text.segments(request["tts_text"])), segment, request["tts_text"])
+    assert_same_text(text.normalise(request["prompt_text"]), transcript, request["prompt_text"])
     instruction = list(text.encode_instruction(request["instruct_text"]))
 
     encoder = VoiceEncoder.from_directory(golden_lm / "ckpt")
-    recorded = encoder.encode(golden_lm / request["prompt_wav"], transcript, tokenizer.encode(transcript)).prompt
-    voices = load_saved_voices(golden_lm / "spk2info_with_zero_shot.pt", tokenizer.encode)
+    recorded = encoder.encode(golden_lm / request["prompt_wav"], transcript, text.encode(transcript)).prompt
+    config = read_config(golden_lm)
+    flow = FlowConfig(vocab_size=config.speech_tokens)
+    voices = load_saved_voices(golden_lm / "spk2info_with_zero_shot.pt", tokenizer.encode, flow=flow)
     saved = voice_of(tensors["zero_shot_saved_spk.flow_embedding"], with_prompt(voices))
     sft = voice_of(tensors["sft.flow_embedding"], load_saved_voices(golden_lm / "ckpt" / "spk2info.pt").values())
 
@@ -113,7 +143,7 @@ def golden(golden_lm: Path) -> Golden:
         mode = MODES[name]
         return utterance_inputs(
             mode,
-            text_ids=() if mode is Mode.CONVERSION else tokenizer.encode(segments[0]),
+            text_ids=() if mode is Mode.CONVERSION else text.encode(segment),
             voice=voice,
             instruction_ids=instruction if mode is Mode.INSTRUCT2 else None,
             source_tokens=(
@@ -122,8 +152,8 @@ def golden(golden_lm: Path) -> Golden:
         )
 
     inputs = {name: build(name, sft if name == "sft" else saved if "saved_spk" in name else recorded) for name in MODES}
-    vocabulary = SpeechVocabulary.cosyvoice2(text_rows(golden_lm))
-    return Golden(request, tensors, inputs, instruction, vocabulary, golden_lm)
+    end = tokenizer.special_ids[END_OF_PROMPT]
+    return Golden(request, tensors, inputs, instruction, end, vocabulary_of(config), golden_lm)
 
 
 def test_every_stored_tensor_is_of_a_known_mode_and_field(golden: Golden) -> None:
@@ -134,8 +164,8 @@ def test_every_stored_tensor_is_of_a_known_mode_and_field(golden: Golden) -> Non
         assert stored == {field for field in described if not field.startswith("__")}
         assert stored <= fields
         for field in stored:
-            dtype, shape = described[field]
-            assert (str(golden.stored(mode, field).dtype), list(golden.stored(mode, field).shape)) == (dtype, shape)
+            tensor = golden.tensors[f"{mode}.{field}"]
+            assert [str(tensor.dtype), list(tensor.shape)] == described[field]
     assert sum(1 for key in golden.tensors if key.split(".")[0] in MODES) == len(golden.tensors)
 
 
@@ -154,12 +184,12 @@ def test_tensors_equal_the_originals(golden: Golden, mode: str) -> None:
 def test_stored_lengths_are_those_of_our_tensors(golden: Golden, mode: str) -> None:
     for field, name in FIELDS.items():
         if f"{mode}.{field}_len" in golden.tensors:
-            assert golden.stored(mode, f"{field}_len").tolist() == [len(getattr(golden.inputs[mode], name))]
+            assert golden.stored_length(mode, field) == [len(getattr(golden.inputs[mode], name))]
 
 
 @pytest.mark.parametrize("mode", [name for name in MODES if name not in ("vc", BUG)])
 def test_prompt_of_the_language_model(golden: Golden, mode: str) -> None:
-    assert uni_prompt(golden.vocabulary, golden.inputs[mode]) == golden.request["modes"][mode]["__lm_merged_ids"]
+    assert uni_prompt(golden.vocabulary, golden.inputs[mode]) == golden.stored_prompt(mode)
 
 
 def test_instruction_with_a_saved_voice_is_obeyed(golden: Golden) -> None:
@@ -175,8 +205,8 @@ def test_instruction_with_a_saved_voice_is_obeyed(golden: Golden) -> None:
         if f"{BUG}.{field}_len" in golden.tensors:
             assert golden.stored(BUG, f"{field}_len").tolist() == [len(getattr(inputs, FIELDS[field]))]
     assert len(inputs.lm_prompt_speech) == 0
-    ours, theirs = uni_prompt(golden.vocabulary, inputs), golden.request["modes"][BUG]["__lm_merged_ids"]
-    assert ours == golden.request["modes"]["instruct2"]["__lm_merged_ids"]
+    ours, theirs = uni_prompt(golden.vocabulary, inputs), golden.stored_prompt(BUG)
+    assert ours == golden.stored_prompt("instruct2")
     text = golden.vocabulary.text(inputs.text_ids)
     assert theirs == [
         golden.vocabulary.sos,
@@ -213,9 +243,10 @@ def test_features_before_alignment_equal_the_originals(golden: Golden) -> None:
 
 def test_saved_voice_with_a_prompt_serves_sft(golden: Golden) -> None:
     """A KeyError in the original."""
-    voices = load_saved_voices(golden.directory / "spk2info_with_zero_shot.pt")
+    flow = FlowConfig(vocab_size=golden.vocabulary.speech_tokens)
+    voices = load_saved_voices(golden.directory / "spk2info_with_zero_shot.pt", flow=flow)
     saved = voice_of(golden.stored("zero_shot_saved_spk", "flow_embedding"), with_prompt(voices))
     inputs = utterance_inputs(Mode.SFT, text_ids=golden.inputs["sft"].text_ids, voice=saved)
     golden.assert_same(inputs.speaker, golden.stored("zero_shot_saved_spk", "flow_embedding"), "flow_embedding")
     assert len(inputs.flow_prompt_tokens) == len(inputs.flow_prompt_mel) == len(inputs.lm_prompt_speech) == 0
-    assert uni_prompt(golden.vocabulary, inputs) == golden.request["modes"]["sft"]["__lm_merged_ids"]
+    assert uni_prompt(golden.vocabulary, inputs) == golden.stored_prompt("sft")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,9 @@ def test_length_is_the_original_one(golden: dict[str, Any], tokenizer: Tokenizer
 
 
 def test_decoding_gives_the_text_without_specials(golden: dict[str, Any], tokenizer: Tokenizer) -> None:
+    specials = re.compile("|".join(re.escape(token) for token in sorted(tokenizer.special_ids, key=len, reverse=True)))
     for case in golden["cases"]:
-        expected = unicodedata.normalize("NFC", case["text"])
-        for special in sorted(tokenizer.special_ids, key=len, reverse=True):
-            expected = expected.replace(special, "")
+        expected = "".join(unicodedata.normalize("NFC", part) for part in specials.split(case["text"]))
         assert tokenizer.decode(tokenizer.encode(case["text"])) == expected
 
 

@@ -18,6 +18,8 @@ from cosyvoice_core.checkpoint.tensors import read_state
 from cosyvoice_core.vocoder import Vocoder, reference_resize
 from cosyvoice_core.vocoder.crossfade import crossfade
 from cosyvoice_core.vocoder.section import Extent, Section
+from tests.golden_tests.arrays import Arrays, read_arrays, unknown
+from tests.golden_tests.arrays import sessions as stored_sessions
 from tests.golden_tests.configs import vocoder_config
 
 pytestmark = pytest.mark.golden
@@ -28,23 +30,28 @@ SOURCE_FROM_MEL = 5e-3
 DECODE = 2e-5
 STREAM_CHUNK = 5e-5
 RESIZED = 1e-6
+CROSSFADE = 1e-6
+KNOWN = [
+    *("mel", "f0", "noise", "sines", "source", "speech", "clip_speech", "xfade_(new|old|out)"),
+    *("cache_source", "source_with_cache", "speech_with_cache"),
+    *("decode_mel", "decode_source", "decode_speech", "decode_stft_(real|imag)", "decode_conv_(pre|post)"),
+    "decode_(ups|source_down|source_res|resblock)0",
+]
+"""What the arrays of `hift.npz` may be called; each of these names is compared below."""
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    with np.load(path) as stored:
-        return {name: torch.from_numpy(stored[name]) for name in stored.files}
+def tensors(arrays: Arrays) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 @pytest.fixture(scope="module")
 def golden(golden_acoustic: Path) -> dict[str, Tensor]:
-    return read(golden_acoustic / "hift.npz")
+    return tensors(read_arrays(golden_acoustic / "hift.npz"))
 
 
 @pytest.fixture(scope="module")
 def sessions(golden_acoustic: Path) -> dict[str, dict[str, Tensor]]:
-    paths = sorted(golden_acoustic.glob("session_*.npz"))
-    assert paths
-    return {path.stem.removeprefix("session_"): read(path) for path in paths}
+    return {name: tensors(arrays) for name, arrays in stored_sessions(golden_acoustic).items()}
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +85,10 @@ def assert_same_sound(actual: Tensor, expected: Tensor) -> None:
     """Where pitch is predicted, float32 phase limits agreement: rms within 1 %, no sample off by 0.05."""
     assert gap(actual, expected) < 0.05
     assert (actual - expected).double().square().mean() < 1e-4 * expected.double().square().mean()
+
+
+def test_every_array_is_compared(golden: dict[str, Tensor]) -> None:
+    assert unknown(golden, KNOWN) == []
 
 
 def test_f0(vocoder: Vocoder, golden: dict[str, Tensor]) -> None:
@@ -161,7 +172,7 @@ def test_limits_of_magnitude_and_audio(golden_acoustic: Path, golden: dict[str, 
 
 def test_crossfade(golden: dict[str, Tensor], golden_acoustic: Path) -> None:
     overlap = json.loads((golden_acoustic / "config.json").read_text())["token2wav"]["source_cache_len"]
-    assert gap(crossfade(golden["xfade_new"], golden["xfade_old"], overlap), golden["xfade_out"]) < 1e-6
+    assert gap(crossfade(golden["xfade_new"], golden["xfade_old"], overlap), golden["xfade_out"]) < CROSSFADE
 
 
 def test_chunks_of_streams(vocoder: Vocoder, sessions: dict[str, dict[str, Tensor]], golden_acoustic: Path) -> None:
