@@ -28,6 +28,7 @@ from deployments.args import AppArgs
 from deployments.compute import ListenerClock
 from deployments.flow_engine import FlowEngine
 from deployments.messages import MelHop, StageInfo, TokenHop, UtteranceTask
+from deployments.metrics import FlowMetrics
 from deployments.stage import OpenCalls, hops_of, resolve_device, resolve_dtype
 from deployments.timing import FLOW, StageWatch
 
@@ -55,7 +56,7 @@ class FlowDecoder:
         self._scheduler = self._build_scheduler(args)
         if args.flow.warm_voices and (saved := directory.saved_voices):
             self._warm(saved, args.hops.alignment(config.flow.chunk_tokens))
-        self._engine = FlowEngine(self._scheduler)
+        self._engine = FlowEngine(self._scheduler, FlowMetrics().observe)
 
     async def decode(self, task: UtteranceTask) -> AsyncIterator[MelHop]:
         """Mel hops of one utterance, a chunk at a time, as soon as its tokens complete chunks."""

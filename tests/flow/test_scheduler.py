@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cosyvoice_core.errors import EngineError, InputError
 from cosyvoice_core.flow.attention import CacheForm
+from cosyvoice_core.flow.load import FlowLoad
 from cosyvoice_core.flow.memory import FlowMemory, page_bytes
 from cosyvoice_core.flow.scheduler import Due, FlowScheduler, FlowVoice, Outcome, Push, SchedulerLimits
 from cosyvoice_core.flow.stream import FlowStream
@@ -245,6 +246,30 @@ def test_a_warm_voice_costs_its_utterances_no_prompt_chunk() -> None:
     stream = open_stream(on, 60)
     assert stream.done_tokens == 50
     assert not scheduler(pages=1, prefix_pages=4).warm(voice(60))
+
+
+def test_the_load_tells_who_steps_who_waits_and_what_memory_cost() -> None:
+    on = scheduler(pages=3, batch=1, prefix_pages=2)
+    assert on.warm(voice(53))
+    size = on.memory.page_bytes
+    assert on.load == FlowLoad(
+        0, 0, 0, free_pages=1, cache_bytes=2 * size, recomputed=0, prefix_hits=0, prefix_misses=0
+    )
+    streams = [open_stream(on, length, lambda length=length: (0, float(length))) for length in (0, 27, 28, 53)]
+    # Of the four prompts the first two have no chunk to share, and the last is known.
+    assert (on.load.open, on.load.prefix_hits, on.load.prefix_misses) == (4, 1, 1)
+    on.close(streams[1])
+    on.close(streams[2])
+    pushes = [Push(streams[0], random_tokens(60).tolist(), True), Push(streams[3], random_tokens(60).tolist(), True)]
+    on.step(pushes)
+    assert (on.load.stepped, on.load.waiting, on.load.recomputed) == (1, 1, 0)
+    assert (on.load.free_pages, on.load.cache_bytes) == (0, 3 * size)
+    run(on, pushes)
+    # The first stream needs a second page and takes the voice's: but those are still read by the other.
+    assert on.load.recomputed > 0
+    for stream in streams:
+        on.close(stream)
+    assert (on.load.open, on.load.waiting, on.load.free_pages, on.load.cache_bytes) == (0, 0, 3, 0)
 
 
 @pytest.mark.parametrize(("field", "value"), [("batch", 0), ("padding", 0.5)])
