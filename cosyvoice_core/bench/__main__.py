@@ -16,6 +16,10 @@ from cosyvoice_core.bench.acoustic_figures import AcousticPlan, table
 from cosyvoice_core.bench.full import run_full
 from cosyvoice_core.bench.measure import Machine, provenance
 from cosyvoice_core.bench.plot import draw
+from cosyvoice_core.bench.precision import Material, precision_table, run_precision
+from cosyvoice_core.checkpoint.directory import CheckpointDirectory
+from cosyvoice_core.checkpoint.random import TINY
+from cosyvoice_core.config import ModelConfig
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -41,8 +45,17 @@ def main(argv: list[str] | None = None) -> int:
     acoustic.add_argument("--seconds", type=int, default=30, help="length of the growing stream")
     acoustic.add_argument("--json", type=Path, help="write the figures here too")
     acoustic.add_argument("--plot", type=Path, help="draw them here (SVG or PNG; needs matplotlib)")
+    precision = commands.add_parser("precision", help="flow and vocoder in narrower numbers against float32")
+    precision.add_argument("--device", default="cpu")
+    precision.add_argument("--model", type=Path, default=Path("checkpoints/demo"), help="checkpoint with saved voices")
+    precision.add_argument("--full", action="store_true", help="also official dims with random weights")
+    precision.add_argument("--quick", action="store_true", help="a tiny random model alone, some seconds")
+    precision.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args(argv)
-    device, dtype = torch.device(options.device), _DTYPES[options.dtype]
+    device = torch.device(options.device)
+    if options.command == "precision":
+        return _precision(options, device)
+    dtype = _DTYPES[options.dtype]
     if options.command == "acoustic":
         return _acoustic(options, device, dtype)
     measurement = run_full(options.front_end, device, dtype, options.tokens, options.keep, options.seed)
@@ -59,14 +72,36 @@ def _acoustic(options: argparse.Namespace, device: torch.device, dtype: torch.dt
         plan = replace(plan, cache_bytes=int(options.cache_gib * 2**30))
     with tqdm(bar_format="{desc} {elapsed}", leave=False) as bar:
         result = run_acoustic(plan, device, dtype, bar.set_description)
-    machine = Machine.here(device)
-    print(f"{machine.processor}, {machine.accelerator} accelerator, torch {machine.torch}, {machine.threads} threads\n")
+    machine = _print_machine(device)
     print("\n".join(table(result)))
     if options.json:
         options.json.write_text(json.dumps(provenance(device) | result.record(), indent=1) + "\n")
     if options.plot:
         draw(result, options.plot, f"{machine.processor}, {machine.accelerator} accelerator")
     return 0
+
+
+def _precision(options: argparse.Namespace, device: torch.device) -> int:
+    if options.quick:
+        materials = [Material.random("tiny, random", TINY, seed=0, prompt=30, tokens=40)]
+    else:
+        materials = [Material.of_checkpoint(CheckpointDirectory(options.model))]
+        if options.full:
+            materials.append(Material.random("full, random", ModelConfig(), seed=0, prompt=50, tokens=75))
+    with tqdm(bar_format="{desc} {elapsed}", leave=False) as bar:
+        results = run_precision(materials, [torch.bfloat16, torch.float16], device, bar.set_description)
+    _print_machine(device)
+    print("\n".join(precision_table(results)))
+    if options.json:
+        record = provenance(device) | {"differences": [result.record() for result in results]}
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
+    return 0
+
+
+def _print_machine(device: torch.device) -> Machine:
+    machine = Machine.here(device)
+    print(f"{machine.processor}, {machine.accelerator} accelerator, torch {machine.torch}, {machine.threads} threads\n")
+    return machine
 
 
 if __name__ == "__main__":
