@@ -17,9 +17,10 @@ from cosyvoice_core.bench.full import run_full
 from cosyvoice_core.bench.measure import Machine, provenance
 from cosyvoice_core.bench.plot import draw
 from cosyvoice_core.bench.precision import Material, precision_table, run_precision
+from cosyvoice_core.bench.shapes import cost_record, shapes_table, step_costs
 from cosyvoice_core.checkpoint.directory import CheckpointDirectory
 from cosyvoice_core.checkpoint.random import TINY
-from cosyvoice_core.config import ModelConfig
+from cosyvoice_core.config import FlowConfig, ModelConfig
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -43,6 +44,9 @@ def main(argv: list[str] | None = None) -> int:
     acoustic.add_argument("--quick", action="store_true", help="smaller dims, under a minute on two cores")
     acoustic.add_argument("--cache-gib", type=float, help="memory for caches (default 8, with --quick 1)")
     acoustic.add_argument("--seconds", type=int, default=30, help="length of the growing stream")
+    acoustic.add_argument(
+        "--fixed-shapes", action="store_true", help="streams together step in fixed shapes, on CUDA as graphs"
+    )
     acoustic.add_argument("--json", type=Path, help="write the figures here too")
     acoustic.add_argument("--plot", type=Path, help="draw them here (SVG or PNG; needs matplotlib)")
     precision = commands.add_parser("precision", help="flow and vocoder in narrower numbers against float32")
@@ -51,7 +55,12 @@ def main(argv: list[str] | None = None) -> int:
     precision.add_argument("--full", action="store_true", help="also official dims with random weights")
     precision.add_argument("--quick", action="store_true", help="a tiny random model alone, some seconds")
     precision.add_argument("--json", type=Path, help="write the figures here too")
+    shapes = commands.add_parser("shapes", help="steps of fixed shape by count: operations and padding; runs nothing")
+    shapes.add_argument("--streams", type=int, default=16, help="up to so many in one step")
+    shapes.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args(argv)
+    if options.command == "shapes":
+        return _shapes(options)
     device = torch.device(options.device)
     if options.command == "precision":
         return _precision(options, device)
@@ -67,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _acoustic(options: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> int:
     plan = AcousticPlan.quick() if options.quick else AcousticPlan()
-    plan = replace(plan, grow_s=options.seconds)
+    plan = replace(plan, grow_s=options.seconds, fixed_shapes=options.fixed_shapes)
     if options.cache_gib is not None:
         plan = replace(plan, cache_bytes=int(options.cache_gib * 2**30))
     with tqdm(bar_format="{desc} {elapsed}", leave=False) as bar:
@@ -94,6 +103,15 @@ def _precision(options: argparse.Namespace, device: torch.device) -> int:
     print("\n".join(precision_table(results)))
     if options.json:
         record = provenance(device) | {"differences": [result.record() for result in results]}
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
+    return 0
+
+
+def _shapes(options: argparse.Namespace) -> int:
+    costs = step_costs(FlowConfig(), options.streams, seed=0)
+    print("\n".join(shapes_table(costs)))
+    if options.json:
+        record = provenance(torch.device("cpu")) | {"steps": cost_record(costs)}
         options.json.write_text(json.dumps(record, indent=1) + "\n")
     return 0
 

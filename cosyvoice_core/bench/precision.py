@@ -210,7 +210,7 @@ def _mels(material: Material, form: _Format, device: torch.device, *, at_once: b
         for spoken in material.utterances:
             prompt = (spoken.prompt, spoken.prompt_mel, spoken.speaker)
             if at_once:
-                mels.append(model.mel(spoken.tokens, *prompt, streaming=True, finalize=True))
+                mels.append(model.mel(spoken.tokens, *prompt, streaming=True, finalize=True).cpu())
             else:
                 mels.append(FlowSession(model, *prompt).push(spoken.tokens, last=True))
         return mels

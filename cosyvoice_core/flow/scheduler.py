@@ -20,6 +20,7 @@ from cosyvoice_core.flow.load import FlowLoad
 from cosyvoice_core.flow.memory import FlowMemory
 from cosyvoice_core.flow.model import FlowModel
 from cosyvoice_core.flow.prefix import PrefixCache
+from cosyvoice_core.flow.runner import StepRunner
 from cosyvoice_core.flow.stepper import FlowStepper
 from cosyvoice_core.flow.stream import FlowStream
 
@@ -96,14 +97,16 @@ class FlowScheduler:
         *,
         prefix_bytes: int = 0,
         left_chunks: int | None = None,
+        runner: StepRunner | None = None,
     ) -> None:
-        """prefix_bytes: of `memory`, how much voices may keep; left_chunks: see `FlowStream`."""
+        """prefix_bytes: of `memory`, how much voices may keep; left_chunks: see `FlowStream`; runner: see
+        `FlowStepper`."""
         self.memory = memory
         self.prefixes = PrefixCache(prefix_bytes)
         self._model = model
         self._limits = limits or SchedulerLimits()
         self._left_chunks = left_chunks
-        self._stepper = FlowStepper(model, memory)
+        self._stepper = FlowStepper(model, memory, runner)
         self._open: dict[FlowStream, _Open] = {}
         self._stepped = self._waiting = self._recomputed = 0
         self._prefix_hits = self._prefix_misses = 0
@@ -243,7 +246,8 @@ class FlowScheduler:
 
     def _joins(self, push: Push, ready: list[Push]) -> bool:
         """Whether the call stays mostly free of padding with this one in it."""
-        frames = [other.stream.chunk.frames for other in (*ready, push) if other.stream.chunk is not None]
+        chunks = [other.stream.chunk for other in (*ready, push) if other.stream.chunk is not None]
+        frames = [self._stepper.width(chunk) for chunk in chunks]
         return max(frames) * len(frames) <= self._limits.padding * sum(frames)
 
     def _due(self, push: Push) -> Due:
