@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cosyvoice_core.flow.runner import DEFAULT_PAGES
 from cosyvoice_core.flow.scheduler import SchedulerLimits
 from cosyvoice_core.hops import HopPlan
 from cosyvoice_core.streamed import StreamedLimits
@@ -19,6 +20,7 @@ Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["float32", "bfloat16", "float16"]
 LMEngine = Literal["auto", "vllm", "torch"]
 CacheChoice = Literal["auto", "full", "compact"]
+GraphChoice = Literal["auto", "off"]
 
 
 class _Args(BaseModel):
@@ -54,6 +56,15 @@ class FlowArgs(StageArgs):
     )
     left_chunks: int | None = Field(
         default=None, ge=1, description="approximation: attention sees the prompt and so many seconds; null sees all"
+    )
+
+    graphs: GraphChoice = Field(
+        default="auto",
+        description="auto: on a CUDA device steps have a few fixed shapes, each recorded once at start and replayed",
+    )
+    graph_pages: tuple[int, ...] = Field(
+        default=DEFAULT_PAGES,
+        description="seconds of past (prompt included) that there are such shapes for; utterances go on without beyond",
     )
 
     def limits(self) -> SchedulerLimits:

@@ -19,6 +19,7 @@ from cosyvoice_core.checkpoint.tensors import read_state
 from cosyvoice_core.flow import FlowModel
 from cosyvoice_core.flow.attention import CacheForm
 from cosyvoice_core.flow.memory import FlowMemory, form_within
+from cosyvoice_core.flow.runner import StepRunner
 from cosyvoice_core.flow.scheduler import FlowScheduler, FlowVoice
 from cosyvoice_core.flow.stream import FlowStream
 from cosyvoice_core.inputs import FloatArray, IntArray, UtteranceInputs
@@ -28,6 +29,7 @@ from deployments.args import AppArgs
 from deployments.compute import ListenerClock
 from deployments.flow_engine import FlowEngine
 from deployments.messages import MelHop, StageInfo, TokenHop, UtteranceTask
+from deployments.metrics import FlowMetrics
 from deployments.stage import OpenCalls, hops_of, resolve_device, resolve_dtype
 from deployments.timing import FLOW, StageWatch
 
@@ -55,7 +57,7 @@ class FlowDecoder:
         self._scheduler = self._build_scheduler(args)
         if args.flow.warm_voices and (saved := directory.saved_voices):
             self._warm(saved, args.hops.alignment(config.flow.chunk_tokens))
-        self._engine = FlowEngine(self._scheduler)
+        self._engine = FlowEngine(self._scheduler, FlowMetrics().observe)
 
     async def decode(self, task: UtteranceTask) -> AsyncIterator[MelHop]:
         """Mel hops of one utterance, a chunk at a time, as soon as its tokens complete chunks."""
@@ -84,7 +86,7 @@ class FlowDecoder:
                 if waiting.shape[1]:
                     yield MelHop(waiting.numpy(), ids, last=False)
                     ids = ()
-                waiting = mel.cpu()
+                waiting = mel
         yield MelHop(waiting.numpy(), ids, hop.last, hop.finish)
 
     async def info(self) -> StageInfo:
@@ -99,12 +101,20 @@ class FlowDecoder:
             form = form_within(self._model, flow.cache_bytes, frames)
         else:
             form = CacheForm(flow.cache_form)
+        record = flow.graphs == "auto" and self._model.device.type == "cuda"
+        memory = FlowMemory(self._model, flow.cache_bytes, form, slots=flow.max_batch if record else 0)
+        runner = None
+        if record:
+            runner = StepRunner(self._model, memory, flow.graph_pages, record=True)
+            # A replica counts as ready when this is done.
+            runner.warm_up()
         return FlowScheduler(
             self._model,
-            FlowMemory(self._model, flow.cache_bytes, form),
+            memory,
             flow.limits(),
             prefix_bytes=min(flow.prefix_cache_bytes, flow.cache_bytes),
             left_chunks=flow.left_chunks,
+            runner=runner,
         )
 
     def _warm(self, saved: Path, alignment: ChunkAlignment | None) -> None:

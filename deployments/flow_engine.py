@@ -7,25 +7,38 @@ streams; what changes is noted by the event loop and taken up between two steps.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from torch import Tensor
 
+from cosyvoice_core.errors import EngineError
+from cosyvoice_core.flow.load import FlowLoad
 from cosyvoice_core.flow.scheduler import FlowScheduler, FlowVoice, Outcome, Push
 from cosyvoice_core.flow.stream import FlowStream
 from deployments.compute import ListenerClock
+
+OnLoad = Callable[[FlowLoad, float | None], None]
+
+
+def _unobserved(_load: FlowLoad, _seconds: float | None) -> None:
+    return None
 
 
 class FlowEngine:
     """One step loop over all streams of a replica."""
 
-    def __init__(self, scheduler: FlowScheduler) -> None:
+    def __init__(self, scheduler: FlowScheduler, on_load: OnLoad = _unobserved) -> None:
+        """`on_load` is told how things are: at once, and in the step thread after each step, with its seconds, and
+        each close."""
         self._scheduler = scheduler
+        self._on_load = on_load
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="flow")
         self._jobs: dict[Push, asyncio.Queue[Outcome]] = {}
         self._driver: asyncio.Task[None] | None = None
+        on_load(scheduler.load, None)
 
     @asynccontextmanager
     async def stream(self, voice: FlowVoice, clock: ListenerClock) -> AsyncIterator[FlowStream]:
@@ -45,6 +58,7 @@ class FlowEngine:
     def _close(self, opening: Future[FlowStream]) -> None:
         if not opening.cancelled() and opening.exception() is None:
             self._scheduler.close(opening.result())
+            self._on_load(self._scheduler.load, None)
 
     async def push(
         self,
@@ -83,9 +97,23 @@ class FlowEngine:
     async def _drive(self) -> None:
         loop = asyncio.get_running_loop()
         while self._jobs:
-            for outcome in await loop.run_in_executor(self._thread, self._scheduler.step, list(self._jobs)):
+            pushes = list(self._jobs)
+            step = loop.run_in_executor(self._thread, self._step, pushes)
+            outcomes = (await asyncio.gather(step, return_exceptions=True))[0]
+            if isinstance(outcomes, BaseException):
+                # A fault of the loop itself must not leave anybody waiting for ever.
+                fault = EngineError(f"a step of the flow decoder failed: {outcomes}")
+                outcomes = [Outcome(push, fault) for push in pushes]
+            for outcome in outcomes:
                 outbox = self._jobs.get(outcome.push)
                 if outbox is not None:
                     outbox.put_nowait(outcome)
                     if outcome.ended:
                         del self._jobs[outcome.push]
+
+    def _step(self, pushes: Sequence[Push]) -> list[Outcome]:
+        """In the step thread."""
+        began = time.perf_counter()
+        outcomes = self._scheduler.step(pushes)
+        self._on_load(self._scheduler.load, time.perf_counter() - began)
+        return outcomes

@@ -31,6 +31,7 @@ from cosyvoice_core.checkpoint.random import random_state
 from cosyvoice_core.flow.attention import CacheForm
 from cosyvoice_core.flow.memory import FlowMemory, form_within, page_bytes
 from cosyvoice_core.flow.model import FlowModel
+from cosyvoice_core.flow.runner import StepRunner
 from cosyvoice_core.flow.scheduler import Due, FlowScheduler, FlowVoice, Push, SchedulerLimits
 from cosyvoice_core.flow.session import FlowSession
 from cosyvoice_core.flow.stepper import FlowStepper
@@ -173,9 +174,10 @@ class _Run:
         result, plan = self._result, self._plan
         tokens = self._tokens[: plan.grow_s * TOKEN_RATE]
         voice = self._voice
-        whole = self._flow.mel(tokens, voice.tokens, voice.mel, voice.speaker, streaming=True, finalize=True)
+        whole = self._flow.mel(tokens, voice.tokens, voice.mel, voice.speaker, streaming=True, finalize=True).cpu()
         result.mel_max_abs = float((mel - whole[:, whole.shape[1] - mel.shape[1] :]).abs().max())
-        whole_audio = self._vocoder.vocode(whole[None], SourceNoise(plan.seed, plan.vocoder.samples_per_frame))[0]
+        noise = SourceNoise(plan.seed, plan.vocoder.samples_per_frame)
+        whole_audio = self._vocoder.vocode(whole[None].to(self._device), noise)[0]
         stream, pieces, seconds = VocoderStream(self._vocoder, plan.seed), [], []
         hop = plan.flow.chunk_frames
         for start in range(0, whole.shape[1], hop):
@@ -202,8 +204,14 @@ class _Run:
         plan = self._plan
         frames = streams * plan.batch_s * TOKEN_RATE * plan.flow.mel_ratio + 4 * plan.flow.chunk_frames
         form = form_within(self._flow, plan.cache_bytes, frames)
-        memory = FlowMemory(self._flow, plan.cache_bytes, form)
-        scheduler = FlowScheduler(self._flow, memory, SchedulerLimits(batch=batch), prefix_bytes=plan.cache_bytes)
+        memory = FlowMemory(self._flow, plan.cache_bytes, form, slots=batch if plan.fixed_shapes else 0)
+        runner = None
+        if plan.fixed_shapes:
+            runner = StepRunner(self._flow, memory, record=self._device.type == "cuda")
+            runner.warm_up()
+        scheduler = FlowScheduler(
+            self._flow, memory, SchedulerLimits(batch=batch), prefix_bytes=plan.cache_bytes, runner=runner
+        )
         scheduler.warm(self._voice)
         tokens = self._tokens[: plan.batch_s * TOKEN_RATE].tolist()
         pushes = [

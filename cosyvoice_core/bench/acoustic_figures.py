@@ -20,7 +20,8 @@ EARLY_CHUNK = 5
 @dataclass(frozen=True, slots=True)
 class AcousticPlan:
     """What is measured. cache_bytes: memory for caches; grow_s: length of the growing stream; work_s: of the streams
-    that are compared with recomputing; batches: streams at once; batch_s: their length."""
+    that are compared with recomputing; batches: streams at once; batch_s: their length; fixed_shapes: whether their
+    steps have fixed shapes."""
 
     flow: FlowConfig = field(default_factory=FlowConfig)
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
@@ -29,6 +30,7 @@ class AcousticPlan:
     work_s: tuple[int, ...] = (10, 20, 30)
     batches: tuple[int, ...] = (1, 2, 4, 8, 16)
     batch_s: int = 2
+    fixed_shapes: bool = False
     seed: int = 0
 
     @classmethod
@@ -178,7 +180,8 @@ def table(result: AcousticResult) -> Iterator[str]:
             f"{work.audio_s:>10}{work.incremental_s:>11.2f}{work.recompute_s:>11.2f}{work.time_ratio:>8.2f}"
             f"{work.count_ratio:>10.2f}"
         )
-    yield f"\nstreams of {plan.batch_s} s, known voice"
+    shapes = ", steps of fixed shapes" if plan.fixed_shapes else ""
+    yield f"\nstreams of {plan.batch_s} s, known voice{shapes}"
     yield f"{'streams':>10}{'together s':>12}{'in turn s':>11}{'ratio':>8}{'audio s/s':>11}"
     for batch in result.batches:
         yield (

@@ -7,7 +7,7 @@ written behind what counts. Knows neither solver nor schedule.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cosyvoice_core.flow.attention import Piece, attend, finish, project
-from cosyvoice_core.flow.cache import AttentionLayer
+from cosyvoice_core.flow.cache import AttentionLayer, Tail
 from cosyvoice_core.flow.memory import FlowMemory
 from cosyvoice_core.flow.pages import Run, runs
 
@@ -39,19 +39,39 @@ class Part:
     mask: Tensor | None
 
 
-class BatchTail:
-    """One convolution's tails of all streams."""
+class RowTails:
+    """Tails of all convolutions of a pass, side by side on the axis of channels, and of all its rows."""
 
-    def __init__(self, batch: StepBatch, first: int, width: int) -> None:
-        self._batch = batch
-        self._first = first
+    def __init__(self, before: Tensor, keep: Callable[[Tensor, Tensor, int], None]) -> None:
+        """before (rows, width, channels of all convolutions); keep(joined (rows, width + T, C), target, width) copies
+        each row's last `width` frames to target (rows, width, C)."""
+        self.after = torch.empty_like(before)
+        self._before = before
+        self._keep = keep
+        self.rewind()
+
+    def rewind(self) -> None:
+        self._first = 0
+
+    def next(self, width: int) -> Tail:
+        """Those of the next convolution."""
+        return _RowTail(self, width)
+
+    def extend(self, x: Tensor, width: int) -> Tensor:
+        channels = slice(self._first, self._first + x.shape[2])
+        joined = torch.cat((self._before[:, :, channels], x), dim=1)
+        self._keep(joined, self.after[:, :, channels], width)
+        self._first = channels.stop
+        return joined
+
+
+class _RowTail:
+    def __init__(self, tails: RowTails, width: int) -> None:
+        self._tails = tails
         self._width = width
 
     def extend(self, x: Tensor) -> Tensor:
-        channels = slice(self._first, self._first + x.shape[2])
-        joined = torch.cat((self._batch.tails_before[:, :, channels], x), dim=1)
-        self._batch.keep_tails(joined, channels, self._width)
-        return joined
+        return self._tails.extend(x, self._width)
 
 
 class BatchAttention:
@@ -106,40 +126,34 @@ class StepBatch:
         self.sizes = [part.rows for part in parts]
         self.read = [runs((*part.past, *part.kept)) for part in parts]
         self.masks = [_padded(part.mask, frames) for part in parts]
-        self.tails_before = torch.cat([part.tails for part in parts])
-        self._tails_after = torch.empty_like(self.tails_before)
+        self._tails = RowTails(torch.cat([part.tails for part in parts]), self._keep_tails)
         self._even = len({part.frames for part in parts}) == 1
         self.rewind()
 
     def rewind(self) -> None:
-        self._next_channel = 0
+        self._tails.rewind()
         self._next_layer = 0
-        self._last_channels = 0
 
-    def tail(self, width: int) -> BatchTail:
-        self._next_channel += self._last_channels
-        return BatchTail(self, self._next_channel, width)
+    def tail(self, width: int) -> Tail:
+        return self._tails.next(width)
 
     def attention(self) -> BatchAttention:
         self._next_layer += 1
         return BatchAttention(self, self._next_layer - 1)
 
-    def keep_tails(self, joined: Tensor, channels: slice, width: int) -> None:
-        """Note the last `width` frames of each part in joined (rows, width + T, C)."""
-        self._last_channels = channels.stop - channels.start
-        after = self._tails_after[:, :, channels]
-        if self._even:
-            frames = self.parts[0].frames
-            after.copy_(joined[:, frames : frames + width])
-            return
-        for part, source, target in zip(
-            self.parts, joined.split_with_sizes(self.sizes), after.split_with_sizes(self.sizes), strict=True
-        ):
-            target.copy_(source[:, part.frames : part.frames + width])
-
     def tails_after(self) -> list[Tensor]:
         """Of each part, in memory of its own; only after the whole pass."""
-        return [tails.clone() for tails in self._tails_after.split_with_sizes(self.sizes)]
+        return [tails.clone() for tails in self._tails.after.split_with_sizes(self.sizes)]
+
+    def _keep_tails(self, joined: Tensor, target: Tensor, width: int) -> None:
+        if self._even:
+            frames = self.parts[0].frames
+            target.copy_(joined[:, frames : frames + width])
+            return
+        for part, rows, mine in zip(
+            self.parts, joined.split_with_sizes(self.sizes), target.split_with_sizes(self.sizes), strict=True
+        ):
+            mine.copy_(rows[:, part.frames : part.frames + width])
 
 
 def _padded(mask: Tensor | None, frames: int) -> Tensor | None:

@@ -19,6 +19,9 @@ from cosyvoice_core.flow.pages import PagePool
 ROWS = 2
 """Of one stream in an Euler step: conditional and unconditional."""
 
+TAIL_WIDTH = 2
+"""Earlier frames that each of the estimator's convolutions sees."""
+
 
 def rows_of(step: int) -> int:
     """Rows that a stream has in Euler step `step`."""
@@ -46,26 +49,71 @@ def form_within(model: FlowModel, budget_bytes: int, frames: int) -> CacheForm:
 class FlowMemory:
     """Pages of one device; `budget_bytes` is never exceeded, whoever asks."""
 
-    def __init__(self, model: FlowModel, budget_bytes: int, form: CacheForm = CacheForm.KEYS_VALUES) -> None:
-        """A budget of less than one page is allowed: every chunk then recomputes what came before it."""
+    def __init__(
+        self, model: FlowModel, budget_bytes: int, form: CacheForm = CacheForm.KEYS_VALUES, *, slots: int = 0
+    ) -> None:
+        """A budget of less than one page is allowed: every chunk then recomputes what came before it.
+
+        slots: streams in a step of fixed shape (`fixed.py`), each of which gets two places that belong to no page.
+        Raises ValueError when the budget does not hold those.
+        """
         self.form = form
+        self.slots = slots
         self.page_bytes = page_bytes(model, form)
         self.page_frames = model.config.chunk_frames
-        self.pages = PagePool(budget_bytes // self.page_bytes)
-        tensors, heads, width = form.shape(model.config)
+        self._rows = [rows_of(step) for step in range(model.config.ode_steps)]
+        self._row_count = sum(self._rows)
+        spare = -(-(ROWS * slots + 1) // self._row_count) if slots else 0
+        count = budget_bytes // self.page_bytes - spare
+        if spare and count < 0:
+            raise ValueError(f"{slots} slots need {spare} pages of {self.page_bytes} bytes, the budget is less")
+        self.pages = PagePool(count)
+        self._all_pages = count + spare
+        self.kept_shape = form.shape(model.config)
+        """Tensors, heads and width of what is kept of a frame."""
+        tensors, heads, width = self.kept_shape
         layers = model.network.decoder.estimator.attention_layers
-        frames = self.pages.count * self.page_frames
+        frames = self._all_pages * self.page_frames
         # Untouched pages of a CPU's block cost no memory yet: the system gives it when they are first written.
-        self._steps = [
-            torch.empty((layers, tensors, rows_of(step), heads, frames, width), dtype=model.dtype, device=model.device)
-            for step in range(model.config.ode_steps)
-        ]
+        self._block = torch.empty(
+            (layers, tensors, self._row_count, heads, frames, width), dtype=model.dtype, device=model.device
+        )
+        if spare:
+            self._block[..., count * self.page_frames :, :].zero_()
 
     @property
     def nbytes(self) -> int:
         """Of the block, used or not."""
-        return sum(step.nbytes for step in self._steps)
+        return self._block.nbytes
 
     def kept(self, step: int, layer: int) -> Tensor:
         """What a layer keeps in one step, (tensors, rows, heads, frames of all pages, width)."""
-        return self._steps[step][layer]
+        first = sum(self._rows[:step])
+        return self._block[layer][:, first : first + self._rows[step]]
+
+    def units(self, layer: int) -> Tensor:
+        """What a layer keeps in all steps as (tensors, rows * heads * pages, frames of a page * width)."""
+        tensors, rows, heads, _, width = self._block[layer].shape
+        return self._block[layer].view(tensors, rows * heads * self._all_pages, self.page_frames * width)
+
+    def place(self, step: int, row: int, page: int) -> int:
+        """Number of the unit in `units` that holds a page of a step's row, for the first head."""
+        return self._unit(sum(self._rows[:step]) + row, page)
+
+    @property
+    def heads_apart(self) -> int:
+        """How far the unit of one head is from that of the next."""
+        return self._all_pages
+
+    @property
+    def blank(self) -> int:
+        """A place that holds zeros and is never written; only with slots."""
+        return self._unit(0, self.pages.count)
+
+    def scratch(self, slot: int, row: int) -> int:
+        """The place of a slot's row that nobody reads in a later step; only with slots."""
+        number = 1 + ROWS * slot + row
+        return self._unit(number % self._row_count, self.pages.count + number // self._row_count)
+
+    def _unit(self, row: int, page: int) -> int:
+        return row * self.kept_shape[1] * self._all_pages + page

@@ -78,12 +78,12 @@ class FlowModel:
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Token ids (T,) to (1, T, dim); negative ids read as 0."""
-        embedded: Tensor = self.network.input_embedding(tokens.to(self.device).clamp(min=0).long())[None]
+        embedded: Tensor = self.network.input_embedding(self._here(tokens).clamp(min=0).long())[None]
         return embedded
 
     def speaker(self, embedding: Tensor) -> Tensor:
         """Speaker vector (speaker_dim,) to the estimator's (1, bins)."""
-        unit = F.normalize(embedding.to(device=self.device, dtype=self.dtype)[None], dim=1)
+        unit = F.normalize(self._here(embedding).to(self.dtype)[None], dim=1)
         projected: Tensor = self.network.spk_embed_affine_layer(unit)
         return projected
 
@@ -91,8 +91,12 @@ class FlowModel:
         """Prompt mel (M, bins) at absolute frames first..first+frames, zeros past its end; (1, frames, bins)."""
         out = torch.zeros((1, frames, self.config.mel_bins), device=self.device, dtype=self.dtype)
         shown = prompt_mel[first : first + frames]
-        out[0, : len(shown)] = shown.to(device=self.device, dtype=self.dtype)
+        out[0, : len(shown)] = self._here(shown)
         return out
+
+    def _here(self, values: Tensor) -> Tensor:
+        """On the device, without waiting for what it does meanwhile."""
+        return values.to(self.device, non_blocking=True)
 
     @torch.inference_mode()
     def mel(

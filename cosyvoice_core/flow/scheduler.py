@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cosyvoice_core.errors import EngineError, InputError
+from cosyvoice_core.flow.load import FlowLoad
 from cosyvoice_core.flow.memory import FlowMemory
 from cosyvoice_core.flow.model import FlowModel
 from cosyvoice_core.flow.prefix import PrefixCache
+from cosyvoice_core.flow.runner import StepRunner
 from cosyvoice_core.flow.stepper import FlowStepper
 from cosyvoice_core.flow.stream import FlowStream
 
@@ -95,19 +97,38 @@ class FlowScheduler:
         *,
         prefix_bytes: int = 0,
         left_chunks: int | None = None,
+        runner: StepRunner | None = None,
     ) -> None:
-        """prefix_bytes: of `memory`, how much voices may keep; left_chunks: see `FlowStream`."""
+        """prefix_bytes: of `memory`, how much voices may keep; left_chunks: see `FlowStream`; runner: see
+        `FlowStepper`."""
         self.memory = memory
         self.prefixes = PrefixCache(prefix_bytes)
         self._model = model
         self._limits = limits or SchedulerLimits()
         self._left_chunks = left_chunks
-        self._stepper = FlowStepper(model, memory)
+        self._stepper = FlowStepper(model, memory, runner)
         self._open: dict[FlowStream, _Open] = {}
+        self._stepped = self._waiting = self._recomputed = 0
+        self._prefix_hits = self._prefix_misses = 0
 
     @property
     def open_streams(self) -> int:
         return len(self._open)
+
+    @property
+    def load(self) -> FlowLoad:
+        """What is going on now, and what happened since the start."""
+        pages = self.memory.pages
+        return FlowLoad(
+            stepped=self._stepped,
+            waiting=self._waiting,
+            open=len(self._open),
+            free_pages=pages.free,
+            cache_bytes=(pages.count - pages.free) * self.memory.page_bytes,
+            recomputed=self._recomputed,
+            prefix_hits=self._prefix_hits,
+            prefix_misses=self._prefix_misses,
+        )
 
     def open(self, voice: FlowVoice, due: Callable[[], Due], left_s: Callable[[], float]) -> FlowStream:
         """A new stream; `left_s` tells how many seconds its listener still has to hear."""
@@ -116,12 +137,16 @@ class FlowScheduler:
             self._model, self.memory, voice.tokens, voice.mel, voice.speaker, prefix, left_chunks=self._left_chunks
         )
         self._open[stream] = _Open(due, voice, left_s)
+        if len(voice.tokens) >= self._model.config.chunk_tokens + self._model.config.lookahead_tokens:
+            self._prefix_hits += prefix is not None
+            self._prefix_misses += prefix is None
         return stream
 
     def close(self, stream: FlowStream) -> None:
         """Free what the stream holds, whatever it is doing."""
         if self._open.pop(stream, None) is not None:
             stream.close()
+            self._waiting = min(self._waiting, len(self._open))
 
     def remember(self, stream: FlowStream) -> None:
         """Keep the prompt's chunks of a stream for later utterances of its voice; before tokens of speech are fed."""
@@ -150,6 +175,7 @@ class FlowScheduler:
         if waiting and not ready and not outcomes:
             # All that memory could come from waits itself: the most urgent one recomputes and sets pages free.
             self._begin(waiting[0], ready, None, outcomes)
+        self._stepped, self._waiting = len(ready), len(pushes) - len(ready) - len(outcomes)
         return outcomes + self._advance(ready)
 
     def _begin(self, push: Push, ready: list[Push], waiting: list[Push] | None, outcomes: list[Outcome]) -> None:
@@ -160,9 +186,14 @@ class FlowScheduler:
                 push.fed = True
             if waiting is not None and not self._has_room(push.stream):
                 waiting.append(push)
-            elif push.stream.begin() is None:
+                return
+            resting = push.stream.chunk is None
+            chunk = push.stream.begin()
+            if chunk is None:
                 outcomes.append(Outcome(push, None))
-            elif self._joins(push, ready):
+                return
+            self._recomputed += resting and chunk.first < chunk.new
+            if self._joins(push, ready):
                 push.began()
                 ready.append(push)
         except (InputError, EngineError, ValueError) as error:
@@ -215,7 +246,8 @@ class FlowScheduler:
 
     def _joins(self, push: Push, ready: list[Push]) -> bool:
         """Whether the call stays mostly free of padding with this one in it."""
-        frames = [other.stream.chunk.frames for other in (*ready, push) if other.stream.chunk is not None]
+        chunks = [other.stream.chunk for other in (*ready, push) if other.stream.chunk is not None]
+        frames = [self._stepper.width(chunk) for chunk in chunks]
         return max(frames) * len(frames) <= self._limits.padding * sum(frames)
 
     def _due(self, push: Push) -> Due:

@@ -53,7 +53,7 @@ class FlowSession:
         return self.stream.cache_bytes
 
     def push(self, tokens: Sequence[int] | Tensor, *, last: bool) -> Tensor:
-        """Add tokens; mel (bins, frames) of the chunks they complete, prompt frames left out, perhaps 0 frames.
+        """Add tokens; mel (bins, frames), on the host, of the chunks they complete, without the prompt's, perhaps none.
 
         Raises EngineError when a mel value is not finite, InputError beyond 300 s, ValueError after the last push.
         """
@@ -63,7 +63,7 @@ class FlowSession:
             while not self.stepper.step([self.stream]):
                 pass
             pieces.append(self.stream.finish())
-        return torch.cat([piece.to(pieces[-1].device) for piece in pieces], dim=1)
+        return torch.cat(pieces, dim=1)
 
     def close(self) -> None:
         """Free the stream's caches, for a stepper that others use too."""

@@ -49,8 +49,9 @@ class Solver:
         parameter = next(estimator.parameters())
         by_step = [estimator.project_time(torch.full((1,), t, device=parameter.device)) for t in self.grid.times]
         self._widths = [block.shape[1] for block in by_step[0]]
-        # By step: (1, channels of all residual blocks).
-        self._projections = [torch.cat(blocks, dim=1) for blocks in by_step]
+        # (steps, channels of all residual blocks).
+        self._projections = torch.cat([torch.cat(blocks, dim=1) for blocks in by_step])
+        self._step_widths = torch.tensor(self.grid.widths, device=parameter.device)
 
     @property
     def steps(self) -> int:
@@ -61,10 +62,21 @@ class Solver:
         chosen = [self._projections[step].expand(count, -1) for step, count in zip(steps, rows, strict=True)]
         return list(torch.cat(chosen).split_with_sizes(self._widths, dim=1))
 
+    def projections_at(self, steps: Tensor) -> list[Tensor]:
+        """Time projections for rows at steps (rows,) on the device: (rows, channels) by block."""
+        return list(self._projections.index_select(0, steps).split_with_sizes(self._widths, dim=1))
+
     def advance(self, x: Tensor, conditional: Tensor, unconditional: Tensor, step: int) -> Tensor:
         """x after Euler step `step`, guided away from the unconditional velocity."""
-        guided = (1.0 + self.cfg_rate) * conditional - self.cfg_rate * unconditional
-        return x + self.grid.widths[step] * guided
+        return x + self.grid.widths[step] * self._guided(conditional, unconditional)
+
+    def advance_at(self, x: Tensor, conditional: Tensor, unconditional: Tensor, steps: Tensor) -> Tensor:
+        """`advance` for x (B, T, bins) of streams at steps (B,) on the device."""
+        widths = self._step_widths.index_select(0, steps)[:, None, None]
+        return (x + widths * self._guided(conditional, unconditional)).to(x.dtype)
+
+    def _guided(self, conditional: Tensor, unconditional: Tensor) -> Tensor:
+        return (1.0 + self.cfg_rate) * conditional - self.cfg_rate * unconditional
 
     def solve(
         self,

@@ -7,7 +7,7 @@ Source: docs/model.md, "Flow matching".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -19,42 +19,43 @@ from cosyvoice_core.flow.memory import FlowMemory, rows_of
 from cosyvoice_core.flow.model import FlowModel
 from cosyvoice_core.flow.prefix import FlowPrefix
 from cosyvoice_core.flow.residual import Conditions
+from cosyvoice_core.flow.runner import Stepped, StepRunner
 from cosyvoice_core.flow.stream import Chunk, FlowStream
 from cosyvoice_core.flow.unguided import UnguidedStart
+
+_Run = Callable[[Sequence[Chunk], Sequence[Tensor | None]], list[Stepped]]
 
 
 class FlowStepper:
     """Advances chunks by one Euler step; of streams it holds nothing but the memory they share."""
 
-    def __init__(self, model: FlowModel, memory: FlowMemory) -> None:
-        """`memory` is where the streams keep their caches."""
+    def __init__(self, model: FlowModel, memory: FlowMemory, runner: StepRunner | None = None) -> None:
+        """`memory` is where the streams keep their caches; a `runner` takes the chunks that fit its shapes."""
         self._model = model
         self.memory = memory
+        self._runner = runner
         self._unguided = UnguidedStart(model)
 
     @torch.inference_mode()
     def step(self, streams: Sequence[FlowStream]) -> list[FlowStream]:
         """One step for each stream (all must have a chunk in work); returns those whose chunk is complete."""
         chunks = [self._chunk(stream) for stream in streams]
-        unguided = [self._unguided.velocity(chunk.first, chunk.stop) if chunk.step == 0 else None for chunk in chunks]
-        solver = self._model.solver
-        frames = max(chunk.frames for chunk in chunks)
-        parts = [self._part(chunk) for chunk in chunks]
-        batch = StepBatch(self.memory, parts, frames, scale(self._model.config))
-        velocity = solver.estimator.velocity(
-            torch.cat([self._x(chunk, frames) for chunk in chunks]),
-            Conditions.rows([self._conditions(chunk, frames) for chunk in chunks]),
-            solver.projections([chunk.step for chunk in chunks], batch.sizes),
-            cache=batch,
-        )
-        for chunk, rows, tails, start in zip(
-            chunks, velocity.split_with_sizes(batch.sizes), batch.tails_after(), unguided, strict=True
-        ):
-            unconditional = rows[1, : chunk.frames] if start is None else start
-            chunk.x = solver.advance(chunk.x, rows[0, : chunk.frames], unconditional, chunk.step)
-            chunk.tails_after.append(tails)
+        starts = [self._unguided.velocity(chunk.first, chunk.stop) if chunk.step == 0 else None for chunk in chunks]
+        stepped: dict[int, Stepped] = {}
+        for run, numbers in self._calls(chunks):
+            results = run([chunks[number] for number in numbers], [starts[number] for number in numbers])
+            stepped.update(zip(numbers, results, strict=True))
+        for number, chunk in enumerate(chunks):
+            chunk.x = stepped[number].x
+            chunk.tails_after.append(stepped[number].tails)
             chunk.step += 1
-        return [stream for stream, chunk in zip(streams, chunks, strict=True) if chunk.step == solver.steps]
+        steps = self._model.solver.steps
+        return [stream for stream, chunk in zip(streams, chunks, strict=True) if chunk.step == steps]
+
+    def width(self, chunk: Chunk) -> int:
+        """Frames that a chunk takes in a call, padding of its shape included."""
+        fixed = self._runner is not None and self._runner.fits(chunk)
+        return self._model.config.chunk_frames if fixed else chunk.frames
 
     def prefix(self, prompt_tokens: Tensor, prompt_mel: Tensor, speaker: Tensor) -> FlowPrefix | None:
         """Caches of all chunks that depend on the prompt alone, to be shared by utterances of the voice.
@@ -70,6 +71,36 @@ class FlowStepper:
             return stream.snapshot()
         finally:
             stream.close()
+
+    def _calls(self, chunks: Sequence[Chunk]) -> Iterator[tuple[_Run, list[int]]]:
+        """Which chunks go together, by number, and how."""
+        runner = self._runner
+        fitting = [] if runner is None else [number for number, chunk in enumerate(chunks) if runner.fits(chunk)]
+        if runner is not None:
+            for begin in range(0, len(fitting), runner.most):
+                yield runner.run, fitting[begin : begin + runner.most]
+        if others := [number for number in range(len(chunks)) if number not in fitting]:
+            yield self._run, others
+
+    def _run(self, chunks: Sequence[Chunk], starts: Sequence[Tensor | None]) -> list[Stepped]:
+        """One estimator call for chunks as they are, padded to the longest."""
+        solver = self._model.solver
+        frames = max(chunk.frames for chunk in chunks)
+        batch = StepBatch(self.memory, [self._part(chunk) for chunk in chunks], frames, scale(self._model.config))
+        velocity = solver.estimator.velocity(
+            torch.cat([self._x(chunk, frames) for chunk in chunks]),
+            Conditions.rows([self._conditions(chunk, frames) for chunk in chunks]),
+            solver.projections([chunk.step for chunk in chunks], batch.sizes),
+            cache=batch,
+        )
+        results = []
+        for chunk, rows, tails, start in zip(
+            chunks, velocity.split_with_sizes(batch.sizes), batch.tails_after(), starts, strict=True
+        ):
+            unconditional = rows[1, : chunk.frames] if start is None else start
+            x = solver.advance(chunk.x, rows[0, : chunk.frames], unconditional, chunk.step)
+            results.append(Stepped(x, tails))
+        return results
 
     @staticmethod
     def _chunk(stream: FlowStream) -> Chunk:

@@ -22,7 +22,7 @@ from torch import Tensor
 from cosyvoice_core.errors import EngineError
 from cosyvoice_core.flow.cache import StackCache
 from cosyvoice_core.flow.masks import past_mask
-from cosyvoice_core.flow.memory import FlowMemory, rows_of
+from cosyvoice_core.flow.memory import TAIL_WIDTH, FlowMemory, rows_of
 from cosyvoice_core.flow.model import FlowModel
 from cosyvoice_core.flow.prefix import FlowPrefix
 from cosyvoice_core.flow.residual import Conditions
@@ -221,7 +221,18 @@ class FlowStream:
         )
 
     def finish(self) -> Tensor:
-        """The chunk's new mel (bins, frames), prompt frames left out; raises EngineError when it is not finite."""
+        """The chunk's new mel (bins, frames) on the host, prompt frames left out; waits for the device, once.
+
+        Raises EngineError when a value of the chunk is not finite.
+        """
+        chunk = self.complete()
+        x = chunk.x.float().cpu()
+        if not torch.isfinite(x).all():
+            raise EngineError("the flow decoder produced a value that is not finite")
+        return x[max(self._prompt_frames, chunk.new) - chunk.first :].T
+
+    def complete(self) -> Chunk:
+        """The chunk in work, all of whose steps are done, becomes part of the stream."""
         chunk, self.chunk = self.chunk, None
         assert chunk is not None
         if chunk.kept:
@@ -229,10 +240,7 @@ class FlowStream:
             self.cached = True
         elif self.cached:
             self._tails = chunk.tails_after
-        new = chunk.x[max(self._prompt_frames, chunk.new) - chunk.first :]
-        if not torch.isfinite(chunk.x).all():
-            raise EngineError("the flow decoder produced a value that is not finite")
-        return new.T.float()
+        return chunk
 
     def _encode(self, size: int) -> Conditions:
         """Conditions of the next `size` tokens' frames, from the encoder; the tokens are done with."""
@@ -322,5 +330,5 @@ class FlowStream:
 def _no_tails(model: FlowModel) -> list[Tensor]:
     """At the start of an utterance: zeros, as left padding has it; (rows, 2, channels of all convolutions) by step."""
     channels = sum(model.network.decoder.estimator.tail_channels)
-    zeros = torch.zeros((rows_of(1), 2, channels), device=model.device, dtype=model.dtype)
+    zeros = torch.zeros((rows_of(1), TAIL_WIDTH, channels), device=model.device, dtype=model.dtype)
     return [zeros[: rows_of(step)] for step in range(model.config.ode_steps)]

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 
-import torch
-from torch import Tensor
-
+from cosyvoice_core.recording import FixedWork, batch_sizes
 from cosyvoice_core.vocoder.vocoder import Vocoder
 from cosyvoice_core.vocoder.window import PreparedWindow, StreamWindow, VocodedWindow, WindowBatch, WindowShape, unpack
 
@@ -42,14 +41,11 @@ class WindowRunner:
         self.max_batch = max_batch
         self._vocoder = vocoder
         self._record = record
-        self._recorded: dict[tuple[WindowShape, int], _Recording] = {}
+        self._recorded: dict[tuple[WindowShape, int], FixedWork] = {}
 
     def batch_sizes(self) -> list[int]:
         """Numbers of rows that batches have; smaller ones are filled up."""
-        sizes = [1]
-        while sizes[-1] < self.max_batch:
-            sizes.append(min(2 * sizes[-1], self.max_batch))
-        return sizes
+        return batch_sizes(self.max_batch)
 
     def cases(self) -> list[tuple[WindowShape, int]]:
         """Every shape at every batch size."""
@@ -61,38 +57,17 @@ class WindowRunner:
         # Largest first, so that smaller ones find memory that fits.
         for shape, rows in sorted(cases, key=lambda case: case[0].frames * case[1], reverse=True):
             blank = WindowBatch.blank(self._vocoder, shape, rows)
+            vocode = partial(blank.vocode, self._vocoder)
             if self._record:
-                self._recorded[shape, rows] = _Recording(self._vocoder, blank)
+                self._recorded[shape, rows] = FixedWork(blank.tensors, vocode, record=True)
             else:
-                blank.vocode(self._vocoder)
+                vocode()
         return len(cases)
 
     def run(self, windows: Sequence[PreparedWindow]) -> list[VocodedWindow]:
         """What becomes of windows of one shape, at most `max_batch` of them."""
         rows = next(size for size in self.batch_sizes() if size >= len(windows))
         batch = WindowBatch.of(self._vocoder, [*windows, *[windows[-1]] * (rows - len(windows))])
-        recording = self._recorded.get((batch.shape, rows))
-        outputs = recording.replay(batch) if recording else batch.vocode(self._vocoder)
-        return unpack(windows, *outputs)
-
-
-class _Recording:
-    """One shape and batch size as a CUDA graph, replayed with what is copied into its input. Not yet run on a GPU."""
-
-    def __init__(self, vocoder: Vocoder, batch: WindowBatch) -> None:
-        self._input = batch
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            batch.vocode(vocoder)
-        torch.cuda.current_stream().wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._output = batch.vocode(vocoder)
-
-    def replay(self, batch: WindowBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """The outputs; the next replay overwrites them."""
-        for mine, given in zip(self._input.tensors, batch.tensors, strict=True):
-            mine.copy_(given)
-        self._graph.replay()
-        return self._output
+        recorded = self._recorded.get((batch.shape, rows))
+        audio, source, phases = recorded.run(batch.tensors) if recorded else batch.vocode(self._vocoder)
+        return unpack(windows, audio, source, phases)

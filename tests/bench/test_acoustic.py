@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -78,8 +77,18 @@ def test_the_originals_hops_are_those_of_the_account_of_it() -> None:
     assert official_stops(75, 20, 25, 3) == [95]
 
 
-def test_figures_hang_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plan = replace(PLAN, flow=TINY.flow, vocoder=TINY.vocoder, grow_s=8, work_s=(4, 8), batches=(1, 2), batch_s=1)
+@pytest.mark.parametrize("fixed", [False, True])
+def test_figures_hang_together(fixed: bool) -> None:
+    plan = replace(
+        PLAN,
+        flow=TINY.flow,
+        vocoder=TINY.vocoder,
+        grow_s=8,
+        work_s=(4, 8),
+        batches=(1, 2),
+        batch_s=1,
+        fixed_shapes=fixed,
+    )
     result = run_acoustic(plan, torch.device("cpu"), torch.float32, lambda _: None)
     summary = result.summary()
     assert summary["stream_vs_oneshot_max_abs"] <= 1e-4
@@ -88,7 +97,9 @@ def test_figures_hang_together(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert 1 < ratios[0] < ratios[1]
     assert [chunk.before for chunk in result.chunks] == list(range(150, 550, 50))
     assert {form.form: form.bytes_per_s for form in result.forms}[CacheForm.INPUTS] < result.forms[0].bytes_per_s
-    assert all(name in "\n".join(table(result)) for name in summary)
+    lines = "\n".join(table(result))
+    assert all(name in lines for name in summary)
+    assert ("fixed shapes" in lines) is fixed
     json.dumps(result.record())
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cosyvoice_core.errors import EngineError, InputError
 from cosyvoice_core.flow.attention import CacheForm
+from cosyvoice_core.flow.load import FlowLoad
 from cosyvoice_core.flow.memory import FlowMemory, page_bytes
 from cosyvoice_core.flow.scheduler import FlowScheduler, FlowVoice, SchedulerLimits
 from deployments.compute import ListenerClock
@@ -27,7 +28,8 @@ class Rig:
     def __init__(self, batch: int = 3) -> None:
         memory = FlowMemory(MODEL, PAGES * page_bytes(MODEL, CacheForm.KEYS_VALUES))
         self.scheduler = FlowScheduler(MODEL, memory, SchedulerLimits(batch=batch))
-        self.engine = FlowEngine(self.scheduler)
+        self.loads: list[tuple[FlowLoad, float | None]] = []
+        self.engine = FlowEngine(self.scheduler, lambda load, seconds: self.loads.append((load, seconds)))
 
     async def spoken(self, length: int, count: int, cut: int = 20) -> Tensor:
         clock, tokens = ListenerClock(), random_tokens(count)
@@ -128,4 +130,32 @@ async def test_too_long_an_utterance_is_refused() -> None:
         async with rig.engine.stream(voice(0), clock) as stream:
             async for _ in rig.engine.push(stream, [0] * 7501, clock, last=True):
                 pass
+    await rig.assert_empty()
+
+
+async def test_the_load_is_told_after_each_step_and_when_all_have_left() -> None:
+    rig = Rig(batch=2)
+    assert [(load.free_pages, seconds) for load, seconds in rig.loads] == [(PAGES, None)]
+    await asyncio.gather(*(rig.spoken(length, 40) for length in (0, 28, 30)))
+    await rig.assert_empty()
+    steps = [load for load, seconds in rig.loads if seconds is not None and load.stepped]
+    assert {load.stepped for load in steps} == {1, 2}
+    assert max(load.waiting for load in steps) >= 1
+    assert min(load.free_pages for load in steps) < PAGES
+    assert all(seconds > 0 for _, seconds in rig.loads if seconds is not None)
+    last = rig.loads[-1][0]
+    assert (last.open, last.waiting, last.free_pages, last.cache_bytes, last.prefix_misses) == (0, 0, PAGES, 0, 2)
+
+
+async def test_a_fault_of_the_loop_leaves_nobody_waiting() -> None:
+    rig = Rig()
+
+    def fault(_load: FlowLoad, seconds: float | None) -> None:
+        if seconds is not None:
+            raise ValueError("a fault of the loop")
+
+    rig.engine = FlowEngine(rig.scheduler, fault)
+    speaking = (rig.spoken(0, 30) for _ in range(2))
+    results = await asyncio.wait_for(asyncio.gather(*speaking, return_exceptions=True), 30)
+    assert all(isinstance(result, EngineError) and "a fault of the loop" in str(result) for result in results)
     await rig.assert_empty()

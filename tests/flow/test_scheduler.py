@@ -13,7 +13,9 @@ from torch import Tensor
 
 from cosyvoice_core.errors import EngineError, InputError
 from cosyvoice_core.flow.attention import CacheForm
+from cosyvoice_core.flow.load import FlowLoad
 from cosyvoice_core.flow.memory import FlowMemory, page_bytes
+from cosyvoice_core.flow.runner import StepRunner
 from cosyvoice_core.flow.scheduler import Due, FlowScheduler, FlowVoice, Outcome, Push, SchedulerLimits
 from cosyvoice_core.flow.stream import FlowStream
 from tests.flow.test_session import MODEL, prompt, random_tokens
@@ -26,14 +28,18 @@ def scheduler(
     prefix_pages: int = 0,
     form: CacheForm = CacheForm.KEYS_VALUES,
     patience_s: float = 3.0,
+    slots: int = 0,
 ) -> FlowScheduler:
+    """With slots, steps have fixed shapes for pasts of up to two pages."""
     size = page_bytes(MODEL, form)
+    memory = FlowMemory(MODEL, (pages + (slots > 0)) * size, form, slots=slots)
     return FlowScheduler(
         MODEL,
-        FlowMemory(MODEL, pages * size, form),
+        memory,
         SchedulerLimits(batch=batch, patience_s=patience_s),
         # Tails come on top of the pages of a prefix.
         prefix_bytes=2 * prefix_pages * size,
+        runner=StepRunner(MODEL, memory, (1, 2)) if slots else None,
     )
 
 
@@ -70,13 +76,20 @@ def mel_of(outcomes: list[Outcome], stream: FlowStream) -> Tensor:
     prefix_pages=st.integers(0, 4),
     batch=st.integers(1, 4),
     form=st.sampled_from(CacheForm),
+    fixed=st.booleans(),
 )
 def test_memory_of_any_size_and_any_order_change_no_mel(
-    utterances: list[tuple[int, int]], order: int, pages: int, prefix_pages: int, batch: int, form: CacheForm
+    utterances: list[tuple[int, int]],
+    order: int,
+    pages: int,
+    prefix_pages: int,
+    batch: int,
+    form: CacheForm,
+    fixed: bool,
 ) -> None:
     """Streams open, are pushed, are cancelled and closed at random while voices come and go and pages run out."""
     chooser = random.Random(order)
-    on = scheduler(pages, batch, prefix_pages, form)
+    on = scheduler(pages, batch, prefix_pages, form, slots=batch if fixed else 0)
     dues = [(chooser.randint(0, 1), chooser.random()) for _ in utterances]
     lefts = [chooser.choice([0.0, 10.0]) for _ in utterances]
     waiting = list(range(len(utterances)))
@@ -143,6 +156,14 @@ def test_a_short_chunk_does_not_pad_a_call_beyond_the_limit() -> None:
     run(on, [Push(whole, random_tokens(25).tolist(), True), Push(rest, random_tokens(3).tolist(), True)])
     handle.remove()
     assert max(rows) == 2
+
+
+def test_in_fixed_shapes_a_short_chunk_pads_no_call() -> None:
+    """It takes as many frames as any other, so that a call of its own would cost more."""
+    on = scheduler(batch=2, slots=2)
+    whole, rest = open_stream(on, 0), open_stream(on, 0, lambda: (0, 1.0))
+    on.step([Push(whole, random_tokens(25).tolist(), True), Push(rest, random_tokens(3).tolist(), True)])
+    assert on.load.stepped == 2
 
 
 def test_memory_comes_from_voices_first_and_then_from_who_is_due_last() -> None:
@@ -245,6 +266,30 @@ def test_a_warm_voice_costs_its_utterances_no_prompt_chunk() -> None:
     stream = open_stream(on, 60)
     assert stream.done_tokens == 50
     assert not scheduler(pages=1, prefix_pages=4).warm(voice(60))
+
+
+def test_the_load_tells_who_steps_who_waits_and_what_memory_cost() -> None:
+    on = scheduler(pages=3, batch=1, prefix_pages=2)
+    assert on.warm(voice(53))
+    size = on.memory.page_bytes
+    assert on.load == FlowLoad(
+        0, 0, 0, free_pages=1, cache_bytes=2 * size, recomputed=0, prefix_hits=0, prefix_misses=0
+    )
+    streams = [open_stream(on, length, lambda length=length: (0, float(length))) for length in (0, 27, 28, 53)]
+    # Of the four prompts the first two have no chunk to share, and the last is known.
+    assert (on.load.open, on.load.prefix_hits, on.load.prefix_misses) == (4, 1, 1)
+    on.close(streams[1])
+    on.close(streams[2])
+    pushes = [Push(streams[0], random_tokens(60).tolist(), True), Push(streams[3], random_tokens(60).tolist(), True)]
+    on.step(pushes)
+    assert (on.load.stepped, on.load.waiting, on.load.recomputed) == (1, 1, 0)
+    assert (on.load.free_pages, on.load.cache_bytes) == (0, 3 * size)
+    run(on, pushes)
+    # The first stream needs a second page and takes the voice's: but those are still read by the other.
+    assert on.load.recomputed > 0
+    for stream in streams:
+        on.close(stream)
+    assert (on.load.open, on.load.waiting, on.load.free_pages, on.load.cache_bytes) == (0, 0, 3, 0)
 
 
 @pytest.mark.parametrize(("field", "value"), [("batch", 0), ("padding", 0.5)])

@@ -15,13 +15,19 @@ from cosyvoice_core.flow.attention import CacheForm
 from cosyvoice_core.flow.masks import past_mask
 from cosyvoice_core.flow.memory import FlowMemory, form_within, page_bytes
 from cosyvoice_core.flow.prefix import FlowPrefix, PrefixCache
+from cosyvoice_core.flow.runner import StepRunner
 from cosyvoice_core.flow.stepper import FlowStepper
 from cosyvoice_core.flow.stream import FlowStream
 from tests.flow.test_session import MODEL, prompt, random_tokens
 
 
-def stepper(pages: int = 40, form: CacheForm = CacheForm.KEYS_VALUES) -> FlowStepper:
-    return FlowStepper(MODEL, FlowMemory(MODEL, pages * page_bytes(MODEL, form), form))
+def stepper(pages: int = 40, form: CacheForm = CacheForm.KEYS_VALUES, slots: int = 0) -> FlowStepper:
+    """With slots, of fixed shapes for as many streams and up to two pages of past."""
+    # Two places for each slot and one for all are 19 to a page.
+    spare = -(-(2 * slots + 1) // 19) if slots else 0
+    memory = FlowMemory(MODEL, (pages + spare) * page_bytes(MODEL, form), form, slots=slots)
+    assert memory.pages.count == pages
+    return FlowStepper(MODEL, memory, StepRunner(MODEL, memory, (1, 2)) if slots else None)
 
 
 STEPPER = stepper()
@@ -49,13 +55,17 @@ def alone(prompt_length: int, tokens: Tensor) -> Tensor:
     leaving=st.integers(0, 4),
     pages=st.integers(0, 12),
     form=st.sampled_from(CacheForm),
+    slots=st.sampled_from([0, 1, 3]),
 )
 def test_any_interleaving_gives_each_stream_its_own_mel(
-    utterances: list[tuple[int, int]], order: int, most: int, leaving: int, pages: int, form: CacheForm
+    utterances: list[tuple[int, int]], order: int, most: int, leaving: int, pages: int, form: CacheForm, slots: int
 ) -> None:
-    """Tokens arrive at random, any subset steps at any time, caches are taken away, one stream leaves in the middle."""
+    """Tokens arrive at random, any subset steps at any time, caches are taken away, one stream leaves in the middle.
+
+    With slots, steps have fixed shapes as far as chunks fit, filled up with nobody's.
+    """
     chooser = random.Random(order)
-    on = stepper(pages, form)
+    on = stepper(pages, form, slots)
     streams = [open_stream(length, on) for length, _ in utterances]
     left = [random_tokens(count) for _, count in utterances]
     heard: list[list[Tensor]] = [[] for _ in utterances]

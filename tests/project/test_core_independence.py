@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "cosyvoice_core"
 FOREIGN = frozenset({"ray", "vllm", "deployments", "loadtest", "tools", "tests"})
-FOUNDATION = frozenset({"config", "errors", "inputs"})
+FOUNDATION = frozenset({"config", "errors", "inputs", "recording"})
 LOWER = frozenset({"audio", "checkpoint"})
 UPPER = frozenset({"lm", "flow", "vocoder", "voice", "text"})
 
