@@ -18,6 +18,7 @@ from cosyvoice_core.checkpoint.settings import read_model_config
 from cosyvoice_core.checkpoint.tensors import read_state
 from cosyvoice_core.flow import FlowModel
 from cosyvoice_core.flow.attention import CacheForm
+from cosyvoice_core.flow.load import FlowLoad
 from cosyvoice_core.flow.memory import FlowMemory, form_within
 from cosyvoice_core.flow.runner import StepRunner
 from cosyvoice_core.flow.scheduler import FlowScheduler, FlowVoice
@@ -32,6 +33,7 @@ from deployments.messages import MelHop, StageInfo, TokenHop, UtteranceTask
 from deployments.metrics import FlowMetrics
 from deployments.stage import OpenCalls, hops_of, resolve_device, resolve_dtype
 from deployments.timing import FLOW, StageWatch
+from deployments.work import WorkMeter
 
 _LONG_UTTERANCE_S = 30
 """With `cache_form: auto`, full caches are taken where memory holds utterances of this length."""
@@ -44,7 +46,7 @@ class FlowDecoder:
         torch.set_num_threads(args.flow.threads)
         directory = CheckpointDirectory(resolve_model(args.model_source(), progress=False))
         config = read_model_config(directory.path)
-        self._frame_rate = config.frame_rate
+        self._frame_rate, self._token_rate = config.frame_rate, config.token_rate
         self._model = FlowModel.from_state(
             read_state(directory.flow),
             config.flow,
@@ -57,7 +59,8 @@ class FlowDecoder:
         self._scheduler = self._build_scheduler(args)
         if args.flow.warm_voices and (saved := directory.saved_voices):
             self._warm(saved, args.hops.alignment(config.flow.chunk_tokens))
-        self._engine = FlowEngine(self._scheduler, FlowMetrics().observe)
+        self._meter, self._metrics = WorkMeter(), FlowMetrics()
+        self._engine = FlowEngine(self._scheduler, self._observe)
 
     async def decode(self, task: UtteranceTask) -> AsyncIterator[MelHop]:
         """Mel hops of one utterance, a chunk at a time, as soon as its tokens complete chunks."""
@@ -73,7 +76,9 @@ class FlowDecoder:
                 async for hop in tokens:
                     watch.took_input()
                     async for mel_hop in self._mel_of(hop, stream, clock, watch):
-                        clock.sent(mel_hop.mel.shape[1] / self._frame_rate)
+                        audio_s = mel_hop.mel.shape[1] / self._frame_rate
+                        clock.sent(audio_s)
+                        self._meter.made(audio_s)
                         yield replace(mel_hop, timings=(*hop.timings, watch.timing()))
 
     async def _mel_of(
@@ -88,6 +93,15 @@ class FlowDecoder:
                     ids = ()
                 waiting = mel
         yield MelHop(waiting.numpy(), ids, hop.last, hop.finish)
+
+    def _observe(self, load: FlowLoad, seconds: float | None) -> None:
+        self._metrics.observe(load, seconds)
+        if seconds is not None:
+            self._meter.worked(seconds)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Serve for the autoscaling policy, see `deployments.scaling_policy`."""
+        return {**self._meter.stats(), "owed_s": self._engine.owed_tokens / self._token_rate}
 
     async def info(self) -> StageInfo:
         dtype = str(self._model.dtype).removeprefix("torch.")

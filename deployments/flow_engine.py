@@ -94,6 +94,11 @@ class FlowEngine:
         """Pushes that are not done."""
         return len(self._jobs)
 
+    @property
+    def owed_tokens(self) -> int:
+        """Tokens of pushes that are not done."""
+        return sum(len(push.tokens) for push in self._jobs)
+
     async def _drive(self) -> None:
         loop = asyncio.get_running_loop()
         while self._jobs:
