@@ -59,8 +59,9 @@ class FlowDecoder:
         self._scheduler = self._build_scheduler(args)
         if args.flow.warm_voices and (saved := directory.saved_voices):
             self._warm(saved, args.hops.alignment(config.flow.chunk_tokens))
-        self._meter, self._metrics = WorkMeter(), FlowMetrics()
+        self._metrics = FlowMetrics()
         self._engine = FlowEngine(self._scheduler, self._observe)
+        self._meter = WorkMeter(self._engine.cpu_clock() if self._model.device.type == "cpu" else None)
 
     async def decode(self, task: UtteranceTask) -> AsyncIterator[MelHop]:
         """Mel hops of one utterance, a chunk at a time, as soon as its tokens complete chunks."""

@@ -19,6 +19,7 @@ from cosyvoice_core.flow.load import FlowLoad
 from cosyvoice_core.flow.scheduler import FlowScheduler, FlowVoice, Outcome, Push
 from cosyvoice_core.flow.stream import FlowStream
 from deployments.compute import ListenerClock
+from deployments.work import CpuClock, cpu_of_thread
 
 OnLoad = Callable[[FlowLoad, float | None], None]
 
@@ -88,6 +89,10 @@ class FlowEngine:
                 yield outcome.result
         finally:
             self._jobs.pop(push, None)
+
+    def cpu_clock(self) -> CpuClock | None:
+        """CPU seconds that the step thread has computed so far."""
+        return cpu_of_thread(self._thread)
 
     @property
     def running(self) -> int:

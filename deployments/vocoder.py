@@ -48,9 +48,10 @@ class Vocoder:
         # A replica counts as ready when this is done: the first window of a shape costs several times the next one.
         reserve_kernels(len(runner.cases()))
         runner.warm_up()
-        self._meter, self._frame_rate = WorkMeter(), config.frame_rate
+        self._frame_rate = config.frame_rate
         self._metrics = StepMetrics("vocoder", "windows")
         self._engine = VocoderEngine(runner, self._stepped)
+        self._meter = WorkMeter(self._engine.cpu_clock() if self._device.type == "cpu" else None)
 
     async def synthesize(self, task: UtteranceTask) -> AsyncIterator[AudioHop]:
         """Audio hops of one utterance; a hop may hold no samples while the vocoder waits for its right context."""

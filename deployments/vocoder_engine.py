@@ -20,6 +20,7 @@ from cosyvoice_core.errors import EngineError
 from cosyvoice_core.vocoder import PreparedWindow, VocodedWindow, WindowRunner, WindowShape
 from cosyvoice_core.waveform import WaveformSession
 from deployments.compute import ListenerClock
+from deployments.work import CpuClock, cpu_of_thread
 
 OnStep = Callable[[int, float], None]
 
@@ -93,6 +94,10 @@ class VocoderEngine:
         finally:
             if job in self._jobs:
                 self._jobs.remove(job)
+
+    def cpu_clock(self) -> CpuClock | None:
+        """CPU seconds that the step thread has computed so far."""
+        return cpu_of_thread(self._thread)
 
     @property
     def running(self) -> int:

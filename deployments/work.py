@@ -1,4 +1,8 @@
-"""What one replica has worked lately: how much of its time, for how much sound. Knows neither Ray nor stages."""
+"""What one replica has worked lately: how much of its time, for how much sound. Knows neither Ray nor stages.
+
+Where a CPU computes, work is CPU time: on machines whose cores are shared by many replicas most of a step's duration
+may be waiting for a core, which no further replica there would make shorter.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,52 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+
+CpuClock = Callable[[], float]
+
+
+def cpu_of_thread(pool: ThreadPoolExecutor) -> CpuClock | None:
+    """CPU seconds of the only thread of a pool so far; None where the system does not tell (macOS)."""
+    if not hasattr(time, "pthread_getcpuclockid"):
+        return None
+    clock = time.pthread_getcpuclockid(pool.submit(threading.get_ident).result())
+    return lambda: time.clock_gettime(clock)
+
+
+def cpu_of_process(process: int) -> CpuClock:
+    """CPU seconds of a process and its children so far; the last known ones when it is gone."""
+    root = psutil.Process(process)
+    known = 0.0
+
+    def clock() -> float:
+        nonlocal known
+        try:
+            times = [one.cpu_times() for one in (root, *root.children(recursive=True))]
+            known = max(known, sum(one.user + one.system for one in times))
+        except psutil.Error:
+            pass
+        return known
+
+    return clock
 
 
 class WorkMeter:
     """Work and sound of the last `window_s` seconds. Told and asked from any thread."""
 
-    def __init__(self, window_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        cpu: CpuClock | None = None,
+        *,
+        window_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """cpu: seconds that the step loop has computed so far; it then counts instead of what `worked`, `began` and
+        `ended` say."""
+        self._cpu = cpu
+        self._computed = cpu() if cpu else 0.0
         self._window_s = window_s
         self._clock = clock
         self._began = self._settled = clock()
@@ -20,8 +64,9 @@ class WorkMeter:
         self._lock = threading.Lock()
 
     def worked(self, seconds: float) -> None:
-        """The step loop was busy for so long until now."""
-        self._note(seconds, 0.0)
+        """A step took so long until now."""
+        if self._cpu is None:
+            self._note(seconds, 0.0)
 
     def began(self) -> None:
         """Something is worked at, until `ended`; what overlaps counts once. For loops whose steps are not seen here."""
@@ -60,7 +105,11 @@ class WorkMeter:
 
     def _settle(self, now: float) -> None:
         """Note what was worked since this was noted last."""
-        if self._at_work:
+        if self._cpu is not None:
+            computed = self._cpu()
+            self._events.append((now, computed - self._computed, 0.0))
+            self._computed = computed
+        elif self._at_work:
             self._events.append((now, now - self._settled, 0.0))
         self._settled = now
 

@@ -40,9 +40,9 @@ class SpeechLM:
         self._device, self._dtype = resolve_device(args.lm), resolve_dtype(args.lm.dtype)
         self._open = OpenCalls()
         self._texts = GrowingTexts(args.lm.growing_texts, args.lm.text_idle_timeout_s)
-        self._meter = WorkMeter()
-        self._metrics = LanguageModelMetrics(self._meter, config.token_rate)
         self._engine = make_engine(directory.path, config, args.lm)
+        self._meter = WorkMeter(self._engine.cpu_clock())
+        self._metrics = LanguageModelMetrics(self._meter, config.token_rate)
 
     async def generate(self, task: UtteranceTask) -> AsyncIterator[TokenHop]:
         """Hops of speech tokens; tokens of the task's history come first, as if just decoded.

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from cosyvoice_core.lm.request import StreamRequest, TokenRequest
 from deployments.messages import Finish, StreamCutError
+from deployments.work import CpuClock
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,10 @@ class TokenEngine(Protocol):
         self, request: StreamRequest, text: AsyncIterator[tuple[int, ...]]
     ) -> AsyncGenerator[TokenBatch, None]:
         """The same for a text whose ids arrive in portions of any size and end when `text` does (bi-stream)."""
+        ...
+
+    def cpu_clock(self) -> CpuClock | None:
+        """CPU seconds that decoding has taken so far; None where another device decodes, or nobody knows."""
         ...
 
     async def check_health(self) -> None:

@@ -16,6 +16,7 @@ from cosyvoice_core.lm.engine import TorchEngine
 from cosyvoice_core.lm.request import StreamRequest, TokenEvent, TokenRequest
 from deployments.messages import Finish
 from deployments.speech_lm.engine import EngineDiedError, TokenBatch
+from deployments.work import CpuClock, cpu_of_thread
 
 Outbox = asyncio.Queue[TokenBatch | Exception]
 
@@ -94,6 +95,9 @@ class TorchTokenEngine:
             self._wake()
         except Exception as error:  # noqa: BLE001 - handed to whoever reads the tokens
             outbox.put_nowait(error)
+
+    def cpu_clock(self) -> CpuClock | None:
+        return cpu_of_thread(self._thread) if self._engine.body.device.type == "cpu" else None
 
     async def check_health(self) -> None:
         driver = self._driver

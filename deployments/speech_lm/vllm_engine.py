@@ -33,6 +33,7 @@ from deployments.speech_lm.ras_params import broken_id
 from deployments.speech_lm.vllm_args import VllmArgs
 from deployments.speech_lm.vllm_text import ArrivingText
 from deployments.speech_lm.vllm_turns import Conversation, Turn
+from deployments.work import CpuClock, cpu_of_process
 
 
 class VllmTokenEngine:
@@ -55,6 +56,7 @@ class VllmTokenEngine:
         """folder: made by `ConvertedModels`. Blocks until the engine runs. Raises EngineError for a wrong vLLM."""
         self.vocabulary = SpeechVocabulary.cosyvoice2(config.text_rows, config.speech_tokens)
         self._config = config
+        self._device = device
         args = args.model_copy(update={"max_model_len": min(args.max_model_len, config.max_positions)})
         self._room = args.max_model_len
         self._idle_s = args.idle_release_s
@@ -112,6 +114,9 @@ class VllmTokenEngine:
         ):
             async for batch in batches:
                 yield batch
+
+    def cpu_clock(self) -> CpuClock | None:
+        return cpu_of_process(self.process) if self._device.type == "cpu" else None
 
     async def check_health(self) -> None:
         try:

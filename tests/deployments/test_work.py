@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from deployments.work import WorkMeter
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from deployments.work import WorkMeter, cpu_of_process, cpu_of_thread
 
 
 class Clock:
@@ -50,3 +55,35 @@ def test_work_that_overlaps_counts_once_and_counts_while_it_lasts() -> None:
     meter.ended()
     clock.now += 5
     assert meter.stats()["busy"] == 0.5
+
+
+def test_on_a_cpu_only_computing_counts() -> None:
+    """A thread that waits is not at work, however long its step takes; nor is one that nobody has told of."""
+    with ThreadPoolExecutor(1) as pool:
+        clock = cpu_of_thread(pool)
+        assert clock is not None
+        meter = WorkMeter(clock)
+        pool.submit(time.sleep, 0.3).result()
+        meter.worked(0.3)
+        waited = meter.stats()["busy"]
+        until = time.thread_time_ns
+        pool.submit(lambda end: [None for _ in iter(lambda: until() < end, False)], int(4e8)).result()
+        computed = meter.stats()["busy"]
+    assert waited < 0.2
+    assert computed > 2 * waited
+
+
+def test_a_process_is_counted_with_its_children_and_may_end() -> None:
+    burn = "import time\nwhile time.process_time() < 0.3: pass\nprint('done', flush=True)\ninput()"
+    parent = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {burn!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        clock = cpu_of_process(process.pid)
+        process.stdout.readline()
+        computed = clock()
+        assert 0.3 <= computed < 3
+        process.communicate("\n")
+    assert clock() == computed

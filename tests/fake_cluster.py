@@ -1,0 +1,99 @@
+"""A Ray cluster of several nodes on this machine, with GPUs that exist on paper only, and the service on it.
+
+A double of machines, not of parts: nodes, raylets, controller, replicas and their deaths are Ray's own, and the stages
+compute on the CPU. There is no other way to lose a machine in a test.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray.cluster_utils import Cluster
+
+from cosyvoice_core.bench.measure import Machine
+from deployments.local import LocalService, read_config, start, stop
+
+CONFIG = Path(__file__).parents[1] / "serve_config.yaml"
+_CPUS = 4
+_QUICK = {
+    # Ray would tell the policy of work every ten seconds only.
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+class FakeCluster:
+    """Head node without GPUs, and workers with one each."""
+
+    def __init__(self, workers: int) -> None:
+        self._cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": _CPUS, "include_dashboard": False}, shutdown_at_exit=False
+        )
+        self.workers = [self._cluster.add_node(num_cpus=_CPUS, num_gpus=1) for _ in range(workers)]
+        ray.init(address=self._cluster.address, namespace="serve", log_to_driver=False)
+
+    def lose(self, number: int) -> None:
+        """A worker is gone with all that ran on it, without a word; another comes in its place."""
+        self._cluster.remove_node(self.workers.pop(number), allow_graceful=False)
+        self.workers.append(self._cluster.add_node(num_cpus=_CPUS, num_gpus=1))
+
+    def shutdown(self) -> None:
+        self._cluster.shutdown()
+
+
+def service_config(deployments: dict[str, dict[str, Any]], args: dict[str, Any], **application: Any) -> dict[str, Any]:
+    """The one-machine default with some keys of deployments, arguments and the application changed."""
+    config = copy.deepcopy(read_config(CONFIG))
+    app = config["applications"][0]
+    app |= application
+    app["args"] |= args
+    for deployment in app["deployments"]:
+        deployment |= deployments.get(deployment["name"], {})
+    return config
+
+
+def origin(name: str) -> dict[str, object]:
+    """Where figures of `python -m tests.NAME` come from."""
+    return {
+        "machine": asdict(Machine.here(torch.device("cpu"))),
+        "ray": ray.__version__,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "command": " ".join(["python", "-m", f"tests.{name}", *sys.argv[1:]]),
+    }
+
+
+@contextmanager
+def fake_cluster(workers: int, config: dict[str, Any]) -> Iterator[tuple[FakeCluster, LocalService]]:
+    """The service on a cluster of its own, all of which is gone afterwards."""
+    kept = {name: os.environ.get(name) for name in _QUICK}
+    os.environ.update(_QUICK)
+    cluster = FakeCluster(workers)
+    try:
+        yield cluster, start(config, port=_free_port())
+    finally:
+        stop()
+        cluster.shutdown()
+        for name, value in kept.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
