@@ -2,8 +2,10 @@
 
 A stream is open in all stages for its whole life, wherever it waits, so open streams cannot tell which stage is too
 small. What can is the cost of a stage: the replica-seconds that it works for one second of audio. All stages together
-must keep up with one demand, so a stage needs `demand * cost / utilisation` replicas, and only the one whose cost is
-too high for what it has grows. The same function is run by Serve's controller and by the simulator.
+must keep up with one demand, so a stage needs `demand * cost / utilisation` replicas. It grows only while its replicas
+are busy beyond `utilisation`: behind or before a stage that is too small, streams pile up in all of them, and one that
+batches has a cost for few streams that says nothing of many. The same function is run by Serve's controller and by the
+simulator.
 """
 
 from __future__ import annotations
@@ -81,7 +83,8 @@ def decide(
     wanted = min(max(load.wanted, load.least), load.most)
     if need > wanted:
         memory = replace(memory, low_since=None)
-        if now - memory.grown_at < rules.grow_every_s:
+        saturated = load.busy > rules.utilisation * load.replicas
+        if not saturated or now - memory.grown_at < rules.grow_every_s:
             return wanted, memory
         return min(need, max(wanted + 1, int(wanted * rules.growth))), replace(memory, grown_at=now)
     if need == wanted:
@@ -97,7 +100,6 @@ def decide(
 
 def _need(load: StageLoad, demand: float, memory: StageMemory, rules: ScalingRules) -> int:
     if memory.cost is None:
-        # Nothing was made yet: a replica that works all the time for a demand it does not meet is the only evidence.
-        saturated = load.replicas > 0 and load.busy > rules.utilisation * load.replicas and demand > load.made
-        return load.wanted + 1 if saturated else load.wanted
+        # It has made nothing yet; if it is busy nevertheless, it is too slow for what is wanted.
+        return load.wanted + (demand > load.made)
     return math.ceil((demand + load.owed_s / rules.catch_up_s) * memory.cost / rules.utilisation - 1e-9)

@@ -95,6 +95,8 @@ class WorkMeter:
     def _note(self, seconds: float, audio_s: float) -> None:
         with self._lock:
             now = self._clock()
+            # So that work and the sound that came of it leave the window together.
+            self._settle(now)
             self._forget(now)
             self._events.append((now, seconds, audio_s))
 

@@ -95,10 +95,18 @@ def test_before_any_cost_is_known_only_a_saturated_stage_grows() -> None:
 
 def test_growth_is_bounded_per_step_and_in_time() -> None:
     memory = StageMemory(cost=1.0)
-    target, memory = decide(load(wanted=4), 500.0, memory, 10.0, RULES)
+    target, memory = decide(load(wanted=4, busy=1.0), 500.0, memory, 10.0, RULES)
     assert target == 8
-    assert decide(load(wanted=8), 500.0, memory, 10.0 + RULES.grow_every_s / 2, RULES)[0] == 8
-    assert decide(load(wanted=8), 500.0, memory, 10.0 + RULES.grow_every_s, RULES)[0] == 16
+    assert decide(load(wanted=8, busy=1.0), 500.0, memory, 10.0 + RULES.grow_every_s / 2, RULES)[0] == 8
+    assert decide(load(wanted=8, busy=1.0), 500.0, memory, 10.0 + RULES.grow_every_s, RULES)[0] == 16
+
+
+def test_streams_that_pile_up_behind_another_stage_are_no_reason_to_grow() -> None:
+    """Its cost was measured with one stream at a time; with forty it would be another."""
+    idle = load(busy=0.25, made=2.0)
+    target, memory = decide(idle, 40.0, StageMemory(), 0.0, RULES)
+    assert (target, memory.cost) == (1, 0.125)
+    assert decide(replace(idle, busy=0.8), 40.0, memory, 1.0, RULES)[0] == 2
 
 
 @given(

@@ -329,10 +329,13 @@ async def test_the_api_description_names_both_bodies(client: httpx.AsyncClient) 
 
 def test_config_files_parse_into_typed_arguments() -> None:
     root = Path(__file__).parents[2]
+    from ray.serve.schema import ServeDeploySchema
+
     from deployments.local import read_config
 
     for path in (root / "serve_config.yaml", root / "config" / "gpu.yaml"):
         config = read_config(path)
+        ServeDeploySchema.model_validate(config)
         AppArgs.model_validate(config["applications"][0]["args"])
         names = [deployment["name"] for deployment in config["applications"][0]["deployments"]]
         assert names == ["Ingress", "VoiceEncoder", "SpeechLM", "FlowDecoder", "Vocoder"]
