@@ -1,7 +1,8 @@
 """What a checkpoint directory holds and whether it is sound, found without building a model.
 
-Tensors are compared by name and shape with the layout that the settings imply and searched for values that are no
-numbers, straight from the file. Does not judge how the model sounds. Source: docs/model.md, "Checkpoint files".
+Tensors are compared by name and shape with the layout that the settings imply, with the checksums that the file has of
+them, and searched for values that are no numbers, straight from the file. Does not judge how the model sounds.
+Source: docs/model.md, "Checkpoint files".
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from cosyvoice_core.checkpoint.directory import NEEDED, SAVED_VOICES, WHERE_TO_G
 from cosyvoice_core.checkpoint.layout import Shape, flow_layout, lm_layout, official_names, vocoder_layout
 from cosyvoice_core.checkpoint.settings import OFFICIAL, read_model_config
 from cosyvoice_core.checkpoint.soundness import Finding
-from cosyvoice_core.checkpoint.tensors import misfits, read_state
+from cosyvoice_core.checkpoint.tensors import damage, misfits, read_state
 from cosyvoice_core.config import ModelConfig
 from cosyvoice_core.errors import CheckpointError
 
@@ -184,6 +185,8 @@ def _weights_report(
         return FileReport(name, True, size, problems=(state,))
     own = official_names(state) if file == checkpoint.vocoder else state
     problems = [] if layout is None else misfits(layout, own)
+    if altered := damage(file):
+        problems.append(altered)
     broken = [key for key, value in own.items() if not bool(value.isfinite().all())]
     if broken:
         problems.append(f"{len(broken)} with values that are no numbers: {'; '.join(broken[:5])}")

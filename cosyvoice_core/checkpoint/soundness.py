@@ -16,7 +16,7 @@ import torch
 from onnxruntime.capi import onnxruntime_pybind11_state
 from torch import Tensor
 
-from cosyvoice_core.checkpoint.tensors import load_plain
+from cosyvoice_core.checkpoint.tensors import damage, load_plain
 from cosyvoice_core.config import FlowConfig
 from cosyvoice_core.errors import CheckpointError
 
@@ -127,7 +127,7 @@ def check_merges(path: Path, vocabulary_path: Path) -> Finding:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError) as error:
         return Finding(problems=(f"not readable as text ({error})",))
-    rules = [line.rstrip("\r") for line in lines if line.strip() and not line.startswith("#version")]
+    rules = [line.rstrip("\r") for line in lines[lines[0].startswith("#version") :] if line.strip()]
     if isinstance(vocabulary, str):
         return Finding(f"{len(rules)} merges")
     wrong = [rule for rule in rules if not _is_merge(rule, vocabulary)]
@@ -160,6 +160,8 @@ def check_voices(path: Path, config: FlowConfig | None) -> Finding:
     if not isinstance(voices, dict):
         return Finding(problems=(f"expected a dict of voices, found {type(voices).__name__}",))
     problems = [problem for name, entry in voices.items() for problem in _voice_problems(name, entry, config)]
+    if altered := damage(path):
+        problems.append(altered)
     detail = f"{len(voices)} voice{'' if len(voices) == 1 else 's'}" + (
         f": {', '.join(map(str, list(voices)[:_SHOWN]))}" if voices else ""
     )

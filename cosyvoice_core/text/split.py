@@ -15,6 +15,9 @@ from cosyvoice_core.text.punctuation import ender_of, is_speakable, tidy
 from cosyvoice_core.text.script import Language
 from cosyvoice_core.text.tags import unmask
 
+_COUNTED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}]")
+"""A part of a Chinese or Japanese sentence may be in another script, of which a character may be many tokens."""
+
 # Below this a single character with its marks, a tag and an ender might not fit.
 _SMALLEST = 24
 
@@ -107,18 +110,19 @@ class Splitter:
 
     def _joins(self, run: _Run) -> bool:
         limits = self._limits
-        if run.east_asian:
-            return self._within(run.text, True, min(limits.max_characters, limits.join_characters))
-        return self._within(run.text, False, min(limits.max_tokens, limits.join_tokens))
+        characters = min(limits.max_characters, limits.join_characters) if run.east_asian else None
+        return self._within(run.text, characters, min(limits.max_tokens, limits.join_tokens))
 
     def _fits(self, sentence: Sentence) -> bool:
-        east_asian = sentence.language.east_asian
-        limit = self._limits.max_characters if east_asian else self._limits.max_tokens
-        return self._within(sentence.text, east_asian, limit)
+        characters = self._limits.max_characters if sentence.language.east_asian else None
+        return self._within(sentence.text, characters, self._limits.max_tokens)
 
-    def _within(self, text: str, east_asian: bool, limit: int) -> bool:
+    def _within(self, text: str, characters: int | None, tokens: int) -> bool:
+        """In characters where that is given and the text has any of the scripts that it is meant for."""
         plain = unmask(text)
-        return (len(plain) if east_asian else self._count_tokens(plain)) <= limit
+        if characters is not None and _COUNTED.search(plain):
+            return len(plain) <= characters
+        return self._count_tokens(plain) <= tokens
 
     def _cut(self, sentence: Sentence) -> Iterator[Sentence]:
         """Parts of `sentence` that fit, each with an ender of its own; the last has the sentence's."""

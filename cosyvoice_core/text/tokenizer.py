@@ -93,7 +93,7 @@ def _read(path: Path) -> str:
 def _read_json_object(path: Path) -> dict[str, object]:
     try:
         value = json.loads(_read(path))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not JSON: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: expected a JSON object, got {type(value).__name__}")

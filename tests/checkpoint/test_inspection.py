@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,6 +94,16 @@ def edit(path: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
     torch.save(state, path)
 
 
+def flip(path: Path) -> None:
+    """Another sign for one number within the largest tensor, somewhere in the middle."""
+    with zipfile.ZipFile(path) as archive:
+        entry = max(archive.infolist(), key=lambda entry: entry.file_size)
+    content = bytearray(path.read_bytes())
+    # Behind the entry's own header come its name and padding, which are far shorter than half of it.
+    content[entry.header_offset + entry.file_size // 2 // 4 * 4 + 3] ^= 0x80
+    path.write_bytes(bytes(content))
+
+
 def cut(path: Path, share: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
@@ -176,6 +187,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda d: shutil.copy(d / "campplus.onnx", d / "speech_tokenizer_v2.onnx"),
         "speech_tokenizer_v2.onnx: has no input 1",
     ),
+    "one weight altered": (lambda d: flip(d / "flow.pt"), "flow.pt: damaged: "),
+    "one voice altered": (lambda d: flip(d / "spk2info.pt"), "spk2info.pt: damaged: "),
     "cut ONNX": (lambda d: cut(d / "campplus.onnx", 0.5), "campplus.onnx: not a readable ONNX model"),
     "vocabulary with a gap": (
         lambda d: swap(d / "CosyVoice-BlankEN" / "vocab.json", ": 10", ": 9000"),

@@ -40,11 +40,13 @@ FRAGMENTS = (
     ),
 )
 ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=()), max_size=200)
+RUN = st.builds(lambda fragment, times: fragment * times, st.sampled_from(FRAGMENTS), st.sampled_from([30, 300]))
 HARD_TEXT = st.lists(st.one_of(st.sampled_from(FRAGMENTS), ANY_TEXT), max_size=40).map("".join)
+LONG_TEXT = st.lists(st.one_of(HARD_TEXT, RUN), max_size=8).map("".join)
 
 
 @settings(max_examples=250, deadline=None)
-@given(HARD_TEXT)
+@given(st.one_of(HARD_TEXT, LONG_TEXT))
 def test_any_string_gives_sound_segments(front_end: TextFrontEnd, text: str) -> None:
     assert_robust_segments(front_end, text)
 

@@ -26,6 +26,7 @@ LONG_TEXTS = {
     "tags": "[vocalized-noise]" * 100,
     "marks": "a" + "\u0301" * 3000,
     "mixed": "用Python写代码and then部署" * 40,
+    "arabic in chinese": "阿拉伯语" + "مرحبا" * 100,
 }
 
 

@@ -37,6 +37,14 @@ def test_binary_file_is_named(directory: Path, name: str) -> None:
         Tokenizer.from_directory(directory)
 
 
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a": ' + "9" * 10_000 + "}", "[]", "null"])
+@pytest.mark.parametrize("name", ["vocab.json", "tokenizer_config.json"])
+def test_json_that_no_tokenizer_has_is_named(directory: Path, name: str, content: str) -> None:
+    (directory / name).write_text(content)
+    with pytest.raises(CheckpointError, match=name):
+        Tokenizer.from_directory(directory)
+
+
 def rewrite(path: Path, change: Callable[[dict[str, object]], object]) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
     change(content)
