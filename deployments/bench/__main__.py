@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     flow.add_argument("--prompt-tokens", type=int, default=80, help="speech tokens of the voice's prompt")
     flow.add_argument("--repeats", type=int, default=3, help="the median of so many rounds counts")
     flow.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    flow.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     flow.add_argument("--threads", type=int, default=1, help="CPU threads")
     flow.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args(argv)
@@ -89,6 +90,7 @@ def _flow(options: argparse.Namespace) -> FlowReport:
         tokens=options.tokens,
         prompt_tokens=options.prompt_tokens,
         device=options.device,
+        dtype=options.dtype,
         threads=options.threads,
         repeats=options.repeats,
     )

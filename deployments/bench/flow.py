@@ -25,8 +25,8 @@ from cosyvoice_core.flow import FlowModel
 from cosyvoice_core.flow.attention import CacheForm
 from cosyvoice_core.flow.memory import FlowMemory
 from cosyvoice_core.flow.scheduler import Due, FlowScheduler, FlowVoice, Push, SchedulerLimits
-from deployments.args import AppArgs, Device, FlowArgs
-from deployments.stage import resolve_device
+from deployments.args import AppArgs, Device, DType, FlowArgs
+from deployments.stage import resolve_device, resolve_dtype
 
 _TOKEN_RATE = 25
 _MEMORY_BYTES = 2**30
@@ -41,6 +41,7 @@ class FlowLoad:
     tokens: int
     prompt_tokens: int
     device: Device
+    dtype: DType
     threads: int
     repeats: int
 
@@ -99,7 +100,13 @@ def run_flow(load: FlowLoad) -> FlowReport:
     device = _device(load)
     directory = CheckpointDirectory(resolve_model(AppArgs(model=load.model).model_source(), progress=True))
     config = read_model_config(directory.path).flow
-    model = FlowModel.from_state(read_state(directory.flow), config, source=str(directory.flow), device=device)
+    model = FlowModel.from_state(
+        read_state(directory.flow),
+        config,
+        source=str(directory.flow),
+        device=device,
+        dtype=resolve_dtype(load.dtype),
+    )
     generator = torch.Generator().manual_seed(0)
     voice = FlowVoice(
         "voice",
