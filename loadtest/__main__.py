@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Protocol
 
-from loadtest.commands import bench, compare, run, search, selfcheck, show
+from loadtest.commands import bench, compare, run, search, selfcheck, show, simulate
 from loadtest.commands.exits import Exit
 from loadtest.errors import ScenarioError, UnreachableError
 
@@ -27,6 +27,7 @@ _COMMANDS: dict[str, tuple[Command, str]] = {
     "compare": (compare, "two reports, with confidence intervals"),
     "show": (show, "a saved report again, also as a page or plots"),
     "bench": (bench, "start the service, measure it, end it"),
+    "simulate": (simulate, "a day on a cluster of any size, from recorded costs"),
     "selfcheck": (selfcheck, "is what this program reports true?"),
 }
 

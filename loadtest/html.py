@@ -36,21 +36,26 @@ def page(report: Report) -> str:
         "are excluded. Times in seconds by the client's clock; brackets are 95 % intervals within this run; ~ marks "
         "percentiles with fewer than five requests beyond.</p>",
         _verdict(report),
-        _table([HEAD, *(level_row(level) for level in report.levels)]),
+        table([HEAD, *(level_row(level) for level in report.levels)]),
     ]
     rows = stage_rows(report)
     if rows:
-        parts += ["<h2>Where the first audio's time goes</h2><p>Mean / mean of the slowest tenth.</p>", _table(rows)]
+        parts += ["<h2>Where the first audio's time goes</h2><p>Mean / mean of the slowest tenth.</p>", table(rows)]
     parts += [
         "<h2>Plots</h2><div class=plots>",
         *(f"<div>{chart.render()}</div>" for chart in charts(report)),
         "</div>",
     ]
-    parts += ["<h2>What was measured, and on what</h2>", _table(_facts(report), head=False)]
+    parts += ["<h2>What was measured, and on what</h2>", table(_facts(report), head=False)]
     told = yaml.safe_dump(report.scenario.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     parts.append(f"<h2>Scenario</h2><pre>{escape(told)}</pre>")
     health = yaml.safe_dump(report.service.health, sort_keys=False, allow_unicode=True)
     parts.append(f"<h2>The service's own words (/health)</h2><pre>{escape(health)}</pre>")
+    return document(title, parts)
+
+
+def document(title: str, parts: Sequence[str]) -> str:
+    """A page of parts that are HTML; `title` is escaped already."""
     body = "\n".join(parts)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
@@ -92,7 +97,8 @@ def _facts(report: Report) -> list[tuple[str, str]]:
     ]
 
 
-def _table(rows: Sequence[Sequence[str]], *, head: bool = True) -> str:
+def table(rows: Sequence[Sequence[str]], *, head: bool = True) -> str:
+    """Rows of plain text; the first of them a head."""
     lines = []
     for number, row in enumerate(rows):
         cell = "th" if head and number == 0 else "td"

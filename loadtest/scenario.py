@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from loadtest.errors import ScenarioError
+from loadtest.yaml_file import Settings, read_settings
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 
@@ -19,18 +18,14 @@ VoiceKind = Literal["known", "repeated", "new"]
 """A saved voice by name; one upload that all requests share; an upload that the service has never seen."""
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PoissonLoad(_Model):
+class PoissonLoad(Settings):
     """Open loop: independent arrivals at each of the rates (requests per second)."""
 
     kind: Literal["poisson"]
     rates: tuple[Positive, ...] = Field(min_length=1)
 
 
-class BurstLoad(_Model):
+class BurstLoad(Settings):
     """Open loop: the same average rates, in bursts of `size` within `spread_s`."""
 
     kind: Literal["bursts"]
@@ -39,7 +34,7 @@ class BurstLoad(_Model):
     spread_s: Positive = 0.2
 
 
-class TraceLoad(_Model):
+class TraceLoad(Settings):
     """Open loop: recorded arrivals from a file (see `loadtest.arrivals.trace`), at each of the speeds."""
 
     kind: Literal["trace"]
@@ -47,7 +42,7 @@ class TraceLoad(_Model):
     speeds: tuple[Positive, ...] = (1.0,)
 
 
-class ClosedLoad(_Model):
+class ClosedLoad(Settings):
     """Closed loop: users who ask again as soon as they have heard everything, and paused for `think_s`."""
 
     kind: Literal["closed"]
@@ -58,13 +53,13 @@ class ClosedLoad(_Model):
 Load = Annotated[PoissonLoad | BurstLoad | TraceLoad | ClosedLoad, Field(discriminator="kind")]
 
 
-class Mix(_Model):
+class Mix(Settings):
     """Shares (any positive numbers) of what requests are; each is drawn independently."""
 
-    doors: dict[str, Weight] = {"http-wav": 1.0}
-    languages: dict[str, Weight] = {"en": 1.0}
-    lengths: dict[Length, Weight] = {"sentence": 1.0}
-    voices: dict[VoiceKind, Weight] = {"known": 1.0}
+    doors: dict[str, Weight] = Field(default={"http-wav": 1.0})
+    languages: dict[str, Weight] = Field(default={"en": 1.0})
+    lengths: dict[Length, Weight] = Field(default={"sentence": 1.0})
+    voices: dict[VoiceKind, Weight] = Field(default={"known": 1.0})
     names: tuple[str, ...] = Field(default=(), description="known voices to use; none: all the service has")
     cancels: float = Field(default=0.0, ge=0, le=1, description="share of listeners who leave early")
     cancel_within_s: Positive = Field(default=5.0, description="they leave at a random moment up to this after asking")
@@ -78,7 +73,7 @@ class Mix(_Model):
         return self
 
 
-class Slo(_Model):
+class Slo(Settings):
     """What a listener accepts."""
 
     first_audio_s: Positive = Field(default=1.0, description="first audio at most this long after the request")
@@ -88,14 +83,14 @@ class Slo(_Model):
     goodput: float = Field(default=0.99, gt=0, le=1, description="share of requests that must be good")
 
 
-class Writing(_Model):
+class Writing(Settings):
     """How fast the text of doors that take it piece by piece is written, as a language model would."""
 
     pieces_per_s: Positive = 40.0
     piece_characters: int = Field(default=4, ge=1)
 
 
-class Scenario(_Model):
+class Scenario(Settings):
     """A load test."""
 
     name: str = Field(min_length=1, max_length=60)
@@ -113,22 +108,7 @@ class Scenario(_Model):
     @classmethod
     def from_yaml(cls, given: str) -> Scenario:
         """A file, or the name of a shipped scenario. Raises ScenarioError that names field and what is allowed."""
-        file = Path(given)
-        if not file.suffix and not file.exists():
-            file = SCENARIOS / f"{given}.yaml"
-        if not file.is_file():
-            shipped = ", ".join(sorted(path.stem for path in SCENARIOS.glob("*.yaml")))
-            raise ScenarioError(f"no scenario {given!r}; give a YAML file or one of: {shipped}")
-        try:
-            data = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ScenarioError(f"{file}: not valid YAML ({error})") from None
-        if not isinstance(data, dict):
-            raise ScenarioError(f"{file}: must be a mapping of the fields of a scenario")
-        try:
-            scenario = cls.model_validate({"name": file.stem, **data})
-        except ValidationError as error:
-            raise ScenarioError(f"{file}: {_explain(error)}") from None
+        scenario, file = read_settings(cls, given, SCENARIOS, "scenario")
         return scenario.model_copy(update=_from_here(scenario, file.parent))
 
 
@@ -140,11 +120,3 @@ def _from_here(scenario: Scenario, folder: Path) -> dict[str, object]:
     if isinstance(scenario.load, TraceLoad):
         found["load"] = scenario.load.model_copy(update={"file": folder / scenario.load.file})
     return found
-
-
-def _explain(error: ValidationError) -> str:
-    parts = []
-    for problem in error.errors(include_url=False, include_context=False):
-        where = ".".join(str(part) for part in problem["loc"]) or "scenario"
-        parts.append(f"{where}: {problem['msg']} (given: {str(problem['input'])[:60]!r})")
-    return "; ".join(parts)

@@ -32,7 +32,7 @@ HEAD = (
 
 def table(report: Report) -> str:
     """One line per level."""
-    return _aligned([HEAD, *(level_row(level) for level in report.levels)])
+    return aligned([HEAD, *(level_row(level) for level in report.levels)])
 
 
 def markdown(report: Report) -> str:
@@ -72,7 +72,7 @@ def render(report: Report) -> str:
         lines += ["", f"seconds of audio per second and GPU ({report.service.gpus}): {each}"]
     rows = stage_rows(report)
     if rows:
-        lines += ["", "mean / mean of the slowest tenth, by the service's own account:", _aligned(rows)]
+        lines += ["", "mean / mean of the slowest tenth, by the service's own account:", aligned(rows)]
     lines += ["", *(f"{level.label}: {_errors(level.summary)}" for level in report.levels if level.summary.errors)]
     lines += [f"NOT THE SERVICE'S FIGURES ALONE: {problem}" for problem in report.bottlenecks]
     if report.missed:
@@ -135,7 +135,8 @@ def _errors(summary: Summary) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in sorted(summary.errors.items()))
 
 
-def _aligned(rows: Iterable[Sequence[str]]) -> str:
+def aligned(rows: Iterable[Sequence[str]]) -> str:
+    """Columns to the right, as wide as they must be."""
     table = list(rows)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table)

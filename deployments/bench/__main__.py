@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from deployments.bench import memory
+from deployments.bench.flow import FlowLoad, FlowReport, run_flow
 from deployments.bench.lm import Load, Report, run
 from deployments.bench.vocoder import VocoderLoad, VocoderReport, run_vocoder
 from deployments.local import read_config
@@ -42,12 +43,24 @@ def main(argv: list[str] | None = None) -> int:
     vocoder.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     vocoder.add_argument("--threads", type=int, default=1, help="CPU threads")
     vocoder.add_argument("--json", type=Path, help="write the figures here too")
+    flow = commands.add_parser("flow", help="the flow decoder's scheduler, utterances of a known voice together")
+    flow.add_argument("--model", default="checkpoints/demo", help="checkpoint directory, or a model id to download")
+    flow.add_argument("--concurrent", nargs="+", type=int, default=[1, 2, 4, 8, 16], help="utterances at once")
+    flow.add_argument("--tokens", type=int, default=100, help="speech tokens of one utterance (25 a second)")
+    flow.add_argument("--prompt-tokens", type=int, default=80, help="speech tokens of the voice's prompt")
+    flow.add_argument("--repeats", type=int, default=3, help="the median of so many rounds counts")
+    flow.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    flow.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    flow.add_argument("--threads", type=int, default=1, help="CPU threads")
+    flow.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args(argv)
-    report: Report | memory.MemoryReport | VocoderReport
+    report: Report | memory.MemoryReport | VocoderReport | FlowReport
     if options.command == "lm":
         report = _lm(options)
     elif options.command == "memory":
         report = memory.run(read_config(options.config), options.seconds, options.every, options.port)
+    elif options.command == "flow":
+        report = _flow(options)
     else:
         report = _vocoder(options)
     print(report.render())
@@ -68,6 +81,20 @@ def _lm(options: argparse.Namespace) -> Report:
         rounds=options.rounds,
     )
     return asyncio.run(run(load))
+
+
+def _flow(options: argparse.Namespace) -> FlowReport:
+    load = FlowLoad(
+        model=options.model,
+        concurrent=tuple(options.concurrent),
+        tokens=options.tokens,
+        prompt_tokens=options.prompt_tokens,
+        device=options.device,
+        dtype=options.dtype,
+        threads=options.threads,
+        repeats=options.repeats,
+    )
+    return run_flow(load)
 
 
 def _vocoder(options: argparse.Namespace) -> VocoderReport:

@@ -45,6 +45,20 @@ def test_figures_of_the_torch_engine(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "vllm" not in shown
 
 
+def test_figures_of_the_flow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "flow.json"
+    command = ["flow", "--concurrent", "1", "3", "--tokens", "50", "--device", "cpu", "--repeats", "2"]
+    assert main([*command, "--json", str(file)]) == 0
+    record = json.loads(file.read_text())
+    assert [(one["concurrent"], one["audio_s"]) for one in record["figures"]] == [(1, 2.0), (3, 6.0)]
+    for one in record["figures"]:
+        assert len(one["seconds"]) == 2
+        assert all(0 < first < whole for first, whole in zip(one["first_s"], one["seconds"], strict=True))
+        assert one["audio_s_per_s"] == pytest.approx(2 * one["audio_s"] / sum(one["seconds"]))
+    assert record["counted"] == "processor time"
+    assert "audio s/s" in capsys.readouterr().out
+
+
 def test_memory_is_read_of_all_processes_below_this_one() -> None:
     hold = "import sys; block = bytearray(b'x') * 200_000_000; print(len(block), flush=True); sys.stdin.read()"
     # A stage that no service has: one may be running below this process for other tests.
