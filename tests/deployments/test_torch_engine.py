@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cosyvoice_core.checkpoint.settings import read_lm_config
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.lm.engine import TorchEngine
 from cosyvoice_core.lm.request import StreamRequest, TokenRequest
 from deployments.speech_lm.torch_engine import TorchTokenEngine
+from tests.golden_tests.lm_models import read_config
 
 TEXT = (3, 14, 59, 26, 53, 89, 79, 32, 84, 62, 64, 33)
 REQUEST = StreamRequest((10, 20, 30), tuple(range(100, 900, 40)), max_ratio=4.0, seed=3)
@@ -21,7 +21,7 @@ REQUEST = StreamRequest((10, 20, 30), tuple(range(100, 900, 40)), max_ratio=4.0,
 
 @pytest.fixture(scope="module")
 def model(golden_lm: Path) -> TorchEngine:
-    config = read_lm_config(golden_lm / "ckpt" / "CosyVoice-BlankEN" / "config.json")
+    config = read_config(golden_lm)
     return TorchEngine.from_directory(golden_lm / "ckpt", config)
 
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from cosyvoice_core.checkpoint.settings import read_lm_config
 from cosyvoice_core.lm.engine import TorchEngine
 from deployments.speech_lm.conversion import ConvertedModels
 from deployments.speech_lm.vllm_args import VllmArgs
 from deployments.speech_lm.vllm_process import set_environment
 from deployments.speech_lm.widening import widening_factor
+from tests.golden_tests.lm_models import read_config
 
 if TYPE_CHECKING:
     from deployments.speech_lm.vllm_engine import VllmTokenEngine
@@ -29,14 +29,14 @@ collect_ignore_glob = [] if find_spec("vllm") else ["test_*.py"]
 @pytest.fixture(scope="session")
 def oracle(golden_lm: Path) -> TorchEngine:
     """The torch engine on the golden set's tiny checkpoint; tests leave it without sequences."""
-    config = read_lm_config(golden_lm / "ckpt" / "CosyVoice-BlankEN" / "config.json")
+    config = read_config(golden_lm)
     return TorchEngine.from_directory(golden_lm / "ckpt", config)
 
 
 @pytest.fixture(scope="session")
 def model_folder(golden_lm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny checkpoint in float32 as vLLM loads it."""
-    config = read_lm_config(golden_lm / "ckpt" / "CosyVoice-BlankEN" / "config.json")
+    config = read_config(golden_lm)
     models, source = ConvertedModels(tmp_path_factory.mktemp("models")), golden_lm / "ckpt" / "llm.pt"
     return models.model(source, config, torch.float32, widening_factor(config))
 
@@ -48,7 +48,7 @@ def start_engine(golden_lm: Path, model_folder: Path) -> Callable[..., VllmToken
     set_environment(cpu, 1)
     from deployments.speech_lm.vllm_engine import VllmTokenEngine
 
-    config = read_lm_config(golden_lm / "ckpt" / "CosyVoice-BlankEN" / "config.json")
+    config = read_config(golden_lm)
 
     def start(args: VllmArgs, max_sequences: int = 16, stat_loggers: list[Any] | None = None) -> VllmTokenEngine:
         return VllmTokenEngine(

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from cosyvoice_core.checkpoint.settings import read_lm_config
 from cosyvoice_core.checkpoint.tensors import read_state
 from cosyvoice_core.config import LMConfig
 from cosyvoice_core.errors import CheckpointError
@@ -18,13 +17,14 @@ from cosyvoice_core.lm.merge import merge
 from cosyvoice_core.lm.request import TokenRequest
 from cosyvoice_core.lm.vocabulary import SpeechVocabulary
 from deployments.speech_lm.widening import widened, widened_config, widening_factor
+from tests.golden_tests.lm_models import read_config
 
 pytestmark = pytest.mark.vllm
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 4])
 def test_a_widened_model_says_the_same(golden_lm: Path, factor: int) -> None:
-    narrow = read_lm_config(golden_lm / "ckpt" / "CosyVoice-BlankEN" / "config.json")
+    narrow = read_config(golden_lm)
     vocabulary = SpeechVocabulary.cosyvoice2(narrow.text_rows, narrow.speech_tokens)
     merged = merge(read_state(golden_lm / "ckpt" / "llm.pt"), narrow, vocabulary)
     spoken = []
