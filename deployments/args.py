@@ -51,6 +51,9 @@ class FlowArgs(StageArgs):
         default=512 * 2**20, ge=0, description="of cache_bytes, what voice prompts may keep for later utterances"
     )
     warm_voices: bool = Field(default=True, description="compute the caches of saved voices before the first request")
+    warm_up_s: int = Field(
+        default=4, ge=0, description="speech that a replica computes for nobody before it is ready; 0: none"
+    )
     patience_s: float = Field(
         default=3.0, ge=0, description="with so much left to hear a listener's utterance waits for memory"
     )

@@ -56,7 +56,9 @@ class FlowDecoder:
         )
         self._speech_lm = speech_lm
         self._open = OpenCalls()
+        # A replica counts as ready when all this is done.
         self._scheduler = self._build_scheduler(args)
+        self._scheduler.warm_up(args.flow.warm_up_s * config.token_rate // config.flow.chunk_tokens)
         if args.flow.warm_voices and (saved := directory.saved_voices):
             self._warm(saved, args.hops.alignment(config.flow.chunk_tokens))
         self._metrics = FlowMetrics()
@@ -121,7 +123,6 @@ class FlowDecoder:
         runner = None
         if record:
             runner = StepRunner(self._model, memory, flow.graph_pages, record=True)
-            # A replica counts as ready when this is done.
             runner.warm_up()
         return FlowScheduler(
             self._model,

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from cosyvoice_core.errors import EngineError, InputError
@@ -162,6 +163,36 @@ class FlowScheduler:
                 return False
             self.prefixes.put(voice.key, prefix)
         return self.prefixes.get(voice.key) is not None
+
+    def warm_up(self, chunks: int) -> None:
+        """Compute speech of nobody, so that first utterances find kernels, tables and memory ready.
+
+        One stream of so many chunks, up to which the first unconditional step is known then, and as many at once as
+        may step together, of one chunk. Leaves nothing behind that anybody reads. Raises EngineError for a broken
+        result.
+        """
+        config = self._model.config
+        nobody = FlowVoice(
+            object(),
+            torch.zeros(0, dtype=torch.long),
+            torch.zeros((0, config.mel_bins)),
+            torch.ones(config.speaker_dim),
+        )
+        for streams, length in ((1, chunks), (self._limits.batch, min(chunks, 1))):
+            tokens = [0] * (length * config.chunk_tokens)
+            pushes = [Push(self.open(nobody, lambda: (0, 0.0), lambda: 0.0), tokens, last=True) for _ in range(streams)]
+            try:
+                left = pushes
+                while left:
+                    ended = {outcome.push: outcome.result for outcome in self.step(left) if outcome.ended}
+                    for result in ended.values():
+                        if isinstance(result, Exception):
+                            raise result
+                    left = [push for push in left if push not in ended]
+            finally:
+                for push in pushes:
+                    self.close(push.stream)
+        self._stepped = self._recomputed = 0
 
     def step(self, pushes: Sequence[Push]) -> list[Outcome]:
         """One Euler step for the most urgent of the pushes. While there are any, something goes on in every step."""

@@ -268,6 +268,36 @@ def test_a_warm_voice_costs_its_utterances_no_prompt_chunk() -> None:
     assert not scheduler(pages=1, prefix_pages=4).warm(voice(60))
 
 
+@pytest.mark.parametrize("slots", [0, 3])
+@pytest.mark.parametrize("pages", [0, 9])
+def test_warming_up_knows_first_steps_and_leaves_nothing_behind(pages: int, slots: int) -> None:
+    on = scheduler(pages, batch=3, prefix_pages=4, slots=slots)
+    rows: list[int] = []
+    block = MODEL.network.decoder.estimator.final_block
+    handle = block.register_forward_hook(lambda _m, inputs, _out: rows.append(inputs[0].shape[0]))
+    on.warm_up(4)
+    assert max(rows) == 6
+    assert on.load == FlowLoad(0, 0, 0, pages, 0, recomputed=0, prefix_hits=0, prefix_misses=0)
+    assert len(on.prefixes) == 0
+    rows.clear()
+    stream = open_stream(on, 25)
+    outcomes = run(on, [Push(stream, random_tokens(75).tolist(), True)])
+    handle.remove()
+    # Ten calls for each of four chunks, and none more for the unconditional velocity of their first steps.
+    assert len(rows) == 4 * MODEL.config.ode_steps
+    assert (mel_of(outcomes, stream) - alone(25, random_tokens(75))).abs().max() <= 5e-5
+
+
+def test_no_warm_up_computes_nothing() -> None:
+    on = scheduler()
+    block = MODEL.network.decoder.estimator.final_block
+    calls: list[int] = []
+    handle = block.register_forward_hook(lambda _m, _i, _o: calls.append(1))
+    on.warm_up(0)
+    handle.remove()
+    assert calls == []
+
+
 def test_the_load_tells_who_steps_who_waits_and_what_memory_cost() -> None:
     on = scheduler(pages=3, batch=1, prefix_pages=2)
     assert on.warm(voice(53))
