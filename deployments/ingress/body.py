@@ -93,7 +93,8 @@ async def read_speech_body(request: Request) -> tuple[SpeechBody, SpeakCall]:
         return await _read_form(request)
     try:
         data = json.loads(await request.body())
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    # A number of too many digits is no JSONDecodeError, but a ValueError like those.
+    except (ValueError, RecursionError) as error:
         raise InputError("body", f"not valid JSON ({error})", "a JSON object or a multipart form") from None
     body = SpeechBody.model_validate(data)
     return body, body.call(None)
@@ -123,5 +124,5 @@ async def _read_form(request: Request) -> tuple[SpeechBody, SpeakCall]:
 def _json_field(name: str, value: str) -> object:
     try:
         return json.loads(value)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(name, f"not valid JSON ({error})", "a JSON object") from None

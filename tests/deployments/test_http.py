@@ -203,11 +203,19 @@ async def test_wrong_fields_are_named_with_what_is_allowed(
     assert service.calls == []
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"null", b'"x"', b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"null", b'"x"', b"\xff\xfe", b"[" * 100_000, b"9" * 5000])
 async def test_bodies_that_are_no_json_object(client: httpx.AsyncClient, content: bytes) -> None:
     response = await client.post("/v1/audio/speech", content=content, headers={"content-type": "application/json"})
     assert response.status_code in (400, 413)
     assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("field", ["input", "instructions", "voice"])
+async def test_half_a_character_is_text_or_a_wrong_name(client: httpx.AsyncClient, field: str) -> None:
+    """JSON can hold what no UTF-8 can; the text front end replaces it."""
+    body = json.dumps({"input": "Hello.", "voice": "demo_male", field: "Hello \ud800."})
+    response = await client.post("/v1/audio/speech", content=body, headers={"content-type": "application/json"})
+    assert response.status_code == (400 if field == "voice" else 200)
 
 
 async def test_voice_and_prompt_exclude_each_other(client: httpx.AsyncClient) -> None:

@@ -53,15 +53,20 @@ def is_off(text: str) -> bool:
 
 
 def computed(cases: list[Case], variant: str, vocabulary: str) -> list[tuple[str, str, list[str]]]:
-    """Text, normalised text and segments of the cases in which the original did not raise; there must be some."""
+    """Text, normalised text and segments of the cases in which the original did not raise; there must be some.
+
+    Chinese segments are measured in characters, so those of any vocabulary can be compared without having it.
+    """
     found = []
     for case in cases:
-        stored = case.get(variant)
+        stored, text = case.get(variant), case["text"]
         if stored is None:
             continue
-        normalised, segments = stored["normalized"], stored[f"segments_{vocabulary}"]
-        if not isinstance(normalised, dict) and not isinstance(segments, dict):
-            found.append((case["text"], normalised, segments))
+        counted = is_off(text) or reference_branch(text) is Language.CHINESE
+        for key in ("segments_tiny", "segments_real") if counted else (f"segments_{vocabulary}",):
+            normalised, segments = stored["normalized"], stored[key]
+            if not isinstance(normalised, dict) and not isinstance(segments, dict):
+                found.append((text, normalised, segments))
     assert found
     return found
 

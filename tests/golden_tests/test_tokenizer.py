@@ -43,6 +43,18 @@ def test_every_case_has_the_original_ids(golden: dict[str, Any], tokenizer: Toke
     assert wrong == []
 
 
+def test_specials_stand_where_the_released_vocabulary_has_them(golden: dict[str, Any], tokenizer: Tokenizer) -> None:
+    """Between them the ids of another vocabulary say nothing; theirs are known, as is where text gives none."""
+    released = {number: RELEASED_FIRST_SPECIAL + place for place, number in enumerate(tokenizer.special_ids.values())}
+    for case in golden["cases"]:
+        ours = tokenizer.encode(case["text"])
+        specials = [number for number in case["real"] if number >= RELEASED_FIRST_SPECIAL]
+        assert [released[number] for number in ours if number in released] == specials, case["text"]
+        assert bool(ours) == bool(case["real"]), case["text"]
+    assert golden["len_real"] == RELEASED_LENGTH
+    assert len(tokenizer.special_ids) == RELEASED_LENGTH - RELEASED_FIRST_SPECIAL
+
+
 def test_length_is_the_original_one(golden: dict[str, Any], tokenizer: Tokenizer, vocabulary: str) -> None:
     assert len(tokenizer) == golden[f"len_{vocabulary}"]
 
