@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import psutil
 
@@ -26,20 +27,33 @@ def cpu_of_thread(pool: ThreadPoolExecutor) -> CpuClock | None:
 
 
 def cpu_of_process(process: int) -> CpuClock:
-    """CPU seconds of a process and its children so far; the last known ones when it is gone."""
+    """CPU seconds of a process and the children it has now; the last known ones when one is gone."""
     root = psutil.Process(process)
+    watched = (root, *root.children(recursive=True))
     known = 0.0
 
     def clock() -> float:
         nonlocal known
         try:
-            times = [one.cpu_times() for one in (root, *root.children(recursive=True))]
+            times = [one.cpu_times() for one in watched]
             known = max(known, sum(one.user + one.system for one in times))
         except psutil.Error:
             pass
         return known
 
     return clock
+
+
+_BINS = 100
+
+
+@dataclass(slots=True)
+class _Bin:
+    """A hundredth of the window."""
+
+    began: float
+    busy: float = 0.0
+    made: float = 0.0
 
 
 class WorkMeter:
@@ -60,7 +74,7 @@ class WorkMeter:
         self._clock = clock
         self._began = self._settled = clock()
         self._at_work = 0
-        self._events: deque[tuple[float, float, float]] = deque()
+        self._bins: deque[_Bin] = deque()
         self._lock = threading.Lock()
 
     def worked(self, seconds: float) -> None:
@@ -70,10 +84,10 @@ class WorkMeter:
 
     def began(self) -> None:
         """Something is worked at, until `ended`; what overlaps counts once. For loops whose steps are not seen here."""
-        self._change(1)
+        self._at_work_changes(1)
 
     def ended(self) -> None:
-        self._change(-1)
+        self._at_work_changes(-1)
 
     def made(self, audio_s: float) -> None:
         """So much of the sound was done."""
@@ -85,36 +99,40 @@ class WorkMeter:
         while there is none."""
         with self._lock:
             now = self._clock()
-            self._settle(now)
-            self._forget(now)
+            self._settle(now, self._bin(now))
             span = max(min(now - self._began, self._window_s), 1e-3)
-            busy = sum(seconds for _, seconds, _ in self._events) / span
-            made = sum(audio_s for _, _, audio_s in self._events) / span
+            busy = sum(one.busy for one in self._bins) / span
+            made = sum(one.made for one in self._bins) / span
         return {"busy": min(busy, 1.0), "made": made, "rtf": busy / made if made else 0.0}
 
     def _note(self, seconds: float, audio_s: float) -> None:
         with self._lock:
-            now = self._clock()
-            # So that work and the sound that came of it leave the window together.
-            self._settle(now)
-            self._forget(now)
-            self._events.append((now, seconds, audio_s))
+            current = self._bin(self._clock())
+            current.busy += seconds
+            current.made += audio_s
 
-    def _change(self, change: int) -> None:
+    def _at_work_changes(self, change: int) -> None:
         with self._lock:
-            self._settle(self._clock())
+            now = self._clock()
+            self._settle(now, self._bin(now))
             self._at_work += change
 
-    def _settle(self, now: float) -> None:
+    def _bin(self, now: float) -> _Bin:
+        """That of now. Sound is noted for every batch of tokens, while to ask the system for CPU time takes a moment;
+        so work is settled once a bin, early enough to leave the window with the sound that came of it."""
+        while self._bins and self._bins[0].began < now - self._window_s:
+            self._bins.popleft()
+        if not self._bins or now - self._bins[-1].began >= self._window_s / _BINS:
+            self._bins.append(_Bin(now))
+            self._settle(now, self._bins[-1])
+        return self._bins[-1]
+
+    def _settle(self, now: float, current: _Bin) -> None:
         """Note what was worked since this was noted last."""
         if self._cpu is not None:
             computed = self._cpu()
-            self._events.append((now, computed - self._computed, 0.0))
+            current.busy += computed - self._computed
             self._computed = computed
         elif self._at_work:
-            self._events.append((now, now - self._settled, 0.0))
+            current.busy += now - self._settled
         self._settled = now
-
-    def _forget(self, now: float) -> None:
-        while self._events and self._events[0][0] < now - self._window_s:
-            self._events.popleft()

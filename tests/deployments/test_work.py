@@ -81,9 +81,27 @@ def test_a_process_is_counted_with_its_children_and_may_end() -> None:
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        clock = cpu_of_process(process.pid)
         process.stdout.readline()
+        clock = cpu_of_process(process.pid)
         computed = clock()
         assert 0.3 <= computed < 3
         process.communicate("\n")
     assert clock() == computed
+
+
+def test_the_system_is_not_asked_for_every_token() -> None:
+    clock, asked = Clock(), 0
+
+    def cpu() -> float:
+        nonlocal asked
+        asked += 1
+        return clock.now / 2
+
+    meter = WorkMeter(cpu, window_s=10, clock=clock)
+    for _ in range(10_000):
+        clock.now += 0.002
+        meter.made(0.04)
+    stats = meter.stats()
+    assert asked < 250
+    assert abs(stats["busy"] - 0.5) < 0.02
+    assert abs(stats["made"] - 20) < 0.5
