@@ -77,8 +77,8 @@ class SpeechService:
         # Text is normalised and tokenised off the event loop; one thread, as the number reader is not reentrant.
         self._text_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="text")
 
-    def check(self, call: SpeakCall, *, streamed: bool) -> None:
-        """Raise InputError for whatever can be seen to be wrong without computing anything."""
+    def request_of(self, call: SpeakCall, *, streamed: bool) -> SpeechRequest:
+        """The request but for its voice. Raises InputError for whatever can be told before any stage works."""
         limits = self.args.limits
         if isinstance(call.text, str):
             self._check_text(call.text, streamed=streamed)
@@ -103,10 +103,6 @@ class SpeechService:
             raise InputError(
                 "prompt_text", "zero_shot needs the transcript of the prompt", "a transcript, or mode cross_lingual"
             )
-        self._request(call)
-
-    def _request(self, call: SpeakCall) -> SpeechRequest:
-        """The request but for its voice. Raises InputError for a field that is out of its bounds."""
         return SpeechRequest(
             text=call.text if isinstance(call.text, str) else "",
             voice=_NO_VOICE,
@@ -141,8 +137,7 @@ class SpeechService:
         Raises InputError before any stage works on the text; closing the generator stops all stages.
         """
         watch = RequestWatch(request_id)
-        self.check(call, streamed=streamed)
-        request = self._request(call)
+        request = self.request_of(call, streamed=streamed)
         request = replace(request, voice=await self._voice(call, request))
         watch.voice_ready()
         realtime = call.realtime and streamed

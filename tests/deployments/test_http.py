@@ -41,7 +41,7 @@ class SilentStages(SpeechService):
     async def speak(
         self, call: SpeakCall, request_id: str, *, streamed: bool = True
     ) -> AsyncGenerator[SpeechChunk, None]:
-        self.check(call, streamed=streamed)
+        self.request_of(call, streamed=streamed)
         self.calls.append(call)
         self.open += 1
         try:
