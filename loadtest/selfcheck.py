@@ -153,7 +153,10 @@ async def _omission(bench: _Bench) -> list[Check]:
     again after each answer is hit once; a percentile of such requests hides what the others would have felt."""
     assert known_server.STALL.stall
     begins, lasts = known_server.STALL.stall
-    offsets = [0.05 * n for n in range(120)]
+    between_s = 0.05
+    # The stall's ends fall between arrivals. A late loop may still move one to the other side, and with it the
+    # percentile by as much as two arrivals are apart.
+    offsets = [0.0, *(between_s * (n + 0.5) for n in range(1, 120))]
     report = await bench.open_loop("stall", offsets)
     level = report.levels[0]
     tolerance = (await bench.truth("stall", level)).tolerance_s
@@ -164,7 +167,12 @@ async def _omission(bench: _Bench) -> list[Check]:
     assert summary.first_audio and closed.first_audio
     return [
         Check("stall, open loop: p50 (s)", float(np.quantile(waits, 0.5)), summary.first_audio.p50.value, tolerance),
-        Check("stall, open loop: p90 (s)", float(np.quantile(waits, 0.9)), summary.first_audio.p90.value, tolerance),
+        Check(
+            "stall, open loop: p90 (s)",
+            float(np.quantile(waits, 0.9)),
+            summary.first_audio.p90.value,
+            tolerance + between_s,
+        ),
         Check("stall, open loop: mean (s)", float(np.mean(waits)), summary.first_audio.mean, tolerance),
         Check("stall, closed loop: worst (s)", lasts, closed.first_audio.largest, tolerance + own_s),
         # Were this near the open loop's p90, the client would send what it had missed, or count it.
