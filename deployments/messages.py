@@ -111,7 +111,7 @@ class SpeakCall:
     The text is complete, or where it arrives while it is being written. The voice is a saved one by name, or prompt
     audio (any container) with its transcript or without. seed None draws one; greedy takes the likeliest token
     always. realtime bounds how far the service runs ahead of a listener; without it a text is rendered as fast as it
-    can be.
+    can be. Under load calls of higher priority are admitted first.
     """
 
     text: str | TextSource
@@ -127,6 +127,7 @@ class SpeakCall:
     lexicon: Mapping[str, str] = field(default_factory=dict)
     realtime: bool = True
     pause_s: float | None = None
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
