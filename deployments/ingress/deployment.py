@@ -64,6 +64,10 @@ class Ingress:
         """A text to be written with `deployments.text_source.TextWriter`. Raises OverloadedError."""
         return await self._service.open_text()
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Serve for the autoscaling policy, see `deployments.scaling_policy`."""
+        return {"waiting": float(self._service.waiting)}
+
     async def voices(self) -> list[VoiceInfo]:
         return self._service.voices.infos()
 
