@@ -66,6 +66,8 @@ class SpeechService:
         voices = load_saved_voices(saved, tokenizer.encode, flow=config.flow) if saved else {}
         self.args = args
         self.sample_rate = config.sample_rate
+        self.token_rate = config.token_rate
+        self._tokenizer = tokenizer
         self.voices = VoiceRegistry(voices, config.token_rate)
         self._planner = UtterancePlanner(
             text, config.lm, args.streamed.limits(), args.hops.alignment(config.flow.chunk_tokens)
@@ -78,6 +80,11 @@ class SpeechService:
         self._stages = stages
         # Text is normalised and tokenised off the event loop; one thread, as the number reader is not reentrant.
         self._text_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="text")
+
+    async def text_tokens(self, text: str) -> int:
+        """Of a text as it was given, for the account of what was used."""
+        ids = await asyncio.get_running_loop().run_in_executor(self._text_thread, self._tokenizer.encode, text)
+        return len(ids)
 
     @property
     def waiting(self) -> int:
