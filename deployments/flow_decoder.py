@@ -30,7 +30,8 @@ from deployments.args import AppArgs
 from deployments.compute import ListenerClock
 from deployments.flow_engine import FlowEngine
 from deployments.messages import MelHop, StageInfo, TokenHop, UtteranceTask
-from deployments.metrics import FlowMetrics
+from deployments.metrics import FlowMetrics, WorkMetrics
+from deployments.records import UtteranceRecord
 from deployments.stage import OpenCalls, hops_of, resolve_device, resolve_dtype
 from deployments.timing import FLOW, StageWatch
 from deployments.work import WorkMeter
@@ -63,13 +64,14 @@ class FlowDecoder:
             self._warm(saved, args.hops.alignment(config.flow.chunk_tokens))
         self._metrics = FlowMetrics()
         self._engine = FlowEngine(self._scheduler, self._observe)
-        self._meter = WorkMeter(self._engine.cpu_clock() if self._model.device.type == "cpu" else None)
+        cpu = self._engine.cpu_clock() if self._model.device.type == "cpu" else None
+        self._meter = WorkMeter(cpu, on_work=WorkMetrics().observe)
 
     async def decode(self, task: UtteranceTask) -> AsyncIterator[MelHop]:
         """Mel hops of one utterance, a chunk at a time, as soon as its tokens complete chunks."""
         clock, watch = ListenerClock(task.lead_s), StageWatch(FLOW)
         voice = _voice(task.utterance.inputs)
-        with self._open:
+        with self._open, UtteranceRecord(FLOW, task, "frames") as record:
             # The language model is at work from the first line on; the prompt's own chunks are computed meanwhile.
             async with (
                 hops_of(TokenHop, self._speech_lm, "generate", task) as tokens,
@@ -79,6 +81,7 @@ class FlowDecoder:
                 async for hop in tokens:
                     watch.took_input()
                     async for mel_hop in self._mel_of(hop, stream, clock, watch):
+                        record.made(mel_hop.mel.shape[1], last=mel_hop.last)
                         audio_s = mel_hop.mel.shape[1] / self._frame_rate
                         clock.sent(audio_s)
                         self._meter.made(audio_s)

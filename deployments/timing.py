@@ -71,6 +71,10 @@ class RequestWatch:
         self._heard: float | None = None
         self._timings: tuple[StageTiming, ...] = ()
 
+    @property
+    def request_id(self) -> str:
+        return self._request_id
+
     def admitted(self) -> None:
         """The call is served from here on."""
         self._queue_s = time.monotonic() - self._received

@@ -6,7 +6,7 @@ Holds the text front end, the saved voices and the handles of the stages; checks
 from __future__ import annotations
 
 import asyncio
-import logging
+import math
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,15 +31,16 @@ from cosyvoice_core.voice.saved import load_saved_voices
 from deployments.args import AppArgs
 from deployments.ingress.admission.admission import Admission, Listening
 from deployments.ingress.playback import SegmentPlayer
+from deployments.ingress.readiness import StageStates, replicas_of_this_application
+from deployments.ingress.request_record import RequestRecord, delivery_of
 from deployments.ingress.streamed import StreamedUtterances
 from deployments.ingress.utterance import audio_of
 from deployments.ingress.voices import VoiceRegistry
 from deployments.mailbox import TextSource
 from deployments.messages import AudioHop, FirstAudio, SpeakCall, SpeechChunk, StageInfo, UtteranceTask
+from deployments.metrics import ListenerMetrics
 from deployments.text_source import MailboxOwner, TextReader
 from deployments.timing import RequestWatch
-
-logger = logging.getLogger("ray.serve")
 
 _INFO_TIMEOUT_S = 2.0
 _NO_VOICE = VoicePrompt(np.zeros(0, np.float32))
@@ -74,6 +75,8 @@ class SpeechService:
         )
         self._sampling = config.lm.sampling
         self._admission = Admission(args.admission, config.sample_rate)
+        self.metrics = ListenerMetrics()
+        self._states = StageStates(tuple(stages), replicas_of_this_application)
         self._texts = texts
         self._reader = TextReader()
         self._vocoder = vocoder
@@ -151,8 +154,9 @@ class SpeechService:
         Raises InputError before any stage works on the text; closing the generator stops all stages.
         """
         watch = RequestWatch(request_id)
-        request = self.request_of(call, streamed=streamed)
         async with AsyncExitStack() as stack:
+            record = stack.enter_context(RequestRecord(self.metrics, watch, delivery_of(call, streamed=streamed)))
+            request = self.request_of(call, streamed=streamed)
             listening: Listening | None = None
             if call.realtime and streamed:
                 admitted = self._admission.listener(call.priority, complete=isinstance(call.text, str))
@@ -163,19 +167,21 @@ class SpeechService:
             request = replace(request, voice=await self._voice(call, request))
             watch.voice_ready()
             first_audio: FirstAudio | None = None
-            chunks = await stack.enter_async_context(aclosing(self._chunks(call, request, request_id, watch, streamed)))
+            chunks = await stack.enter_async_context(aclosing(self._chunks(call, request, record, streamed)))
             async for chunk in chunks:
-                if listening is not None and len(chunk.samples):
-                    listening.heard(len(chunk.samples) / self.sample_rate)
+                audio_s = len(chunk.samples) / self.sample_rate
+                record.chunk(audio_s, last=chunk.last)
+                if listening is not None and audio_s:
+                    listening.heard(audio_s)
                 if first_audio is None:
                     first_audio = watch.first_audio()
-                    logger.info("request %s: first audio after %.3f s: %s", request_id, *_told(first_audio))
+                    record.first_audio(first_audio)
                     yield replace(chunk, first_audio=first_audio)
                 else:
                     yield chunk
 
     def _chunks(
-        self, call: SpeakCall, request: SpeechRequest, request_id: str, watch: RequestWatch, streamed: bool
+        self, call: SpeakCall, request: SpeechRequest, record: RequestRecord, streamed: bool
     ) -> AsyncGenerator[SpeechChunk, None]:
         realtime = call.realtime and streamed
         plan = partial(
@@ -186,11 +192,11 @@ class SpeechService:
             pause_s=self.args.playback.pause_s if call.pause_s is None else call.pause_s,
         )
         if isinstance(call.text, str):
-            return self._speak_complete(request, request_id, watch, plan)
-        return self._speak_growing(request, request_id, watch, self._pieces(call.text), plan)
+            return self._speak_complete(request, record, plan)
+        return self._speak_growing(request, record, self._pieces(call.text), plan)
 
     async def _speak_complete(
-        self, request: SpeechRequest, request_id: str, watch: RequestWatch, plan: Callable[..., SegmentPlayer]
+        self, request: SpeechRequest, record: RequestRecord, plan: Callable[..., SegmentPlayer]
     ) -> AsyncGenerator[SpeechChunk, None]:
         utterances = self._planner.utterances(request)
 
@@ -198,8 +204,8 @@ class SpeechService:
             return await asyncio.get_running_loop().run_in_executor(self._text_thread, next, utterances, None)
 
         def start(utterance: Utterance, lead_s: float) -> AsyncGenerator[AudioHop, None]:
-            task = UtteranceTask(request_id, utterance, lead_s)
-            return self._admission.made(watch.listen(audio_of(task, self._vocoder, self.args.playback)))
+            task = UtteranceTask(record.request_id, utterance, lead_s)
+            return self._admission.made(self._audio_of(task, record))
 
         async with aclosing(plan(next_utterance, start).play()) as chunks:
             async for chunk in chunks:
@@ -208,8 +214,7 @@ class SpeechService:
     async def _speak_growing(
         self,
         request: SpeechRequest,
-        request_id: str,
-        watch: RequestWatch,
+        record: RequestRecord,
         pieces: AsyncIterator[str],
         plan: Callable[..., SegmentPlayer],
     ) -> AsyncGenerator[SpeechChunk, None]:
@@ -229,8 +234,8 @@ class SpeechService:
             def start(
                 utterance: Utterance, lead_s: float, source: TextSource, text_age_s: Callable[[], float]
             ) -> AsyncGenerator[AudioHop, None]:
-                task = UtteranceTask(request_id, utterance, lead_s, text=source)
-                hops = watch.listen(audio_of(task, self._vocoder, self.args.playback, text_age_s))
+                task = UtteranceTask(record.request_id, utterance, lead_s, text=source)
+                hops = self._audio_of(task, record, text_age_s)
                 # How fast it is made says something of the stages only where none of it waits for text.
                 return self._admission.made(hops) if utterances.complete(utterance) else hops
 
@@ -238,6 +243,12 @@ class SpeechService:
             async with aclosing(player.play()) as chunks:
                 async for chunk in chunks:
                     yield chunk
+
+    def _audio_of(
+        self, task: UtteranceTask, record: RequestRecord, text_age_s: Callable[[], float] = lambda: math.inf
+    ) -> AsyncGenerator[AudioHop, None]:
+        hops = audio_of(task, self._vocoder, self.args.playback, text_age_s, on_replay=record.replayed)
+        return record.watch.listen(hops)
 
     async def _pieces(self, source: TextSource) -> AsyncIterator[str]:
         try:
@@ -277,8 +288,6 @@ class SpeechService:
         infos = await asyncio.gather(*(ask(handle) for handle in self._stages.values()))
         return dict(zip(self._stages, infos, strict=True))
 
-
-def _told(first_audio: FirstAudio) -> tuple[float, str]:
-    """Total and parts for people, those below a millisecond left out."""
-    parts = ", ".join(f"{name} {seconds:.3f}" for name, seconds in first_audio.parts if seconds >= 0.001)
-    return first_audio.total_s, parts
+    async def stages_without_replica(self) -> tuple[str, ...]:
+        """Names of the stages of which no replica is ready to serve, or of all when nobody can tell."""
+        return await self._states.without_replica()

@@ -50,10 +50,13 @@ async def audio_of(
     vocoder: DeploymentHandle,
     playback: PlaybackArgs,
     text_age_s: Callable[[], float] = lambda: math.inf,
+    *,
+    on_replay: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[AudioHop, None]:
     """Audio hops of one utterance to its end, replayed after the death of a stage.
 
-    text_age_s: seconds since more of its text arrived; a text that is being written excuses silence.
+    text_age_s: seconds since more of its text arrived; a text that is being written excuses silence. on_replay: called
+    at each replay.
     Raises StageStalledError when nothing comes in time, and the stage's own error when replays are used up.
     """
     log = TokenLog()
@@ -78,6 +81,7 @@ async def audio_of(
         except (RayActorError, StreamCutError) as error:
             if attempt == playback.max_replays:
                 raise
+            on_replay()
             logger.warning(
                 "request %s segment %d: replaying from token %d, sample %d after %s",
                 task.request_id,
