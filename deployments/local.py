@@ -80,8 +80,7 @@ def start(
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray.init(namespace="serve", include_dashboard=False, log_to_driver=False, **(ray_options or {}))
-    tracing = schema.tracing_config
-    serve.start(proxy_location=schema.proxy_location, http_options=http, tracing_config=tracing)
+    serve.start(proxy_location=schema.proxy_location, http_options=http)
     _get_global_client().deploy_apps(schema)
     _wait(app_name, timeout_s, progress)
     return LocalService(app_name, host, bound)

@@ -97,17 +97,14 @@ def observed_service(folder: Path, port: int) -> Iterator[ObservedService]:
     config = yaml.safe_load((ROOT / "serve_config.yaml").read_text(encoding="utf-8"))
     logs = folder / "logs"
     config["logging_config"] = {"encoding": "JSON", "logs_dir": str(logs)}
-    config["tracing_config"] = {
-        "enabled": True,
-        "exporter_import_path": "deployments.tracing:exporters",
-        "sampling_ratio": 1.0,
-    }
     config["applications"][0]["args"]["lm"] = {"engine": "torch"}
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     with collecting() as collector:
         environment = os.environ | {
             "RAY_TMPDIR": str(folder),
+            "RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH": "deployments.tracing:exporters",
+            "RAY_SERVE_TRACING_SAMPLING_RATIO": "1.0",
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
             "OTEL_BSP_SCHEDULE_DELAY": "200",
             "RAY_SERVE_LOG_TO_STDERR": "0",
