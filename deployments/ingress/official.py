@@ -16,7 +16,7 @@ from cosyvoice_core.errors import InputError
 from cosyvoice_core.inputs import Mode
 from deployments.ingress.framing import AudioForm, AudioResponse, Framing, framed
 from deployments.ingress.service import SpeechService
-from deployments.ingress.speech import REQUEST_ID, request_id_of
+from deployments.ingress.speech import REQUEST_ID, request_id_of, server_timing
 from deployments.messages import SpeakCall
 
 _PCM = "application/octet-stream"
@@ -57,7 +57,10 @@ def official_routes(service: SpeechService) -> APIRouter:
                 await chunks.aclose()
                 raise
             framing = Framing(AudioForm("pcm", service.sample_rate), service.sample_rate)
-            return AudioResponse(framed(first, chunks, framing), _PCM, {REQUEST_ID: request_id})
+            headers = {REQUEST_ID: request_id, "x-sample-rate": str(service.sample_rate)}
+            if first.first_audio is not None:
+                headers["server-timing"] = server_timing(first.first_audio)
+            return AudioResponse(framed(first, chunks, framing), _PCM, headers)
 
         router.add_api_route(
             f"/{route.name}",

@@ -12,7 +12,18 @@ from cosyvoice_core.errors import InputError
 from cosyvoice_core.utterance import MAX_SEED
 from deployments.ingress.errors import answer_for
 from deployments.ingress.framing import Framing
-from deployments.ingress.live.messages import Audio, Cancelled, Done, Error, Flushed, Outgoing, Segment, Start, Started
+from deployments.ingress.live.messages import (
+    Audio,
+    Cancelled,
+    Done,
+    Error,
+    FirstAudio,
+    Flushed,
+    Outgoing,
+    Segment,
+    Start,
+    Started,
+)
 from deployments.ingress.service import SpeechService
 from deployments.mailbox import TextSource
 
@@ -117,6 +128,10 @@ class Context:
         segment: int | None = None
         async with aclosing(self._service.speak(replace(call, seed=seed), self._request_id)) as chunks:
             async for chunk in chunks:
+                if chunk.first_audio is not None:
+                    parts = {name: round(seconds * 1000, 1) for name, seconds in chunk.first_audio.parts}
+                    total_ms = round(chunk.first_audio.total_s * 1000, 1)
+                    await self._send(FirstAudio(context_id=self.id, total_ms=total_ms, parts=parts), None)
                 if not len(chunk.samples):
                     continue
                 if chunk.segment != segment:

@@ -110,7 +110,9 @@ class Connection:
             raise InputError("context_id", f"context {start.context_id!r} is open already", "another name")
         if len(self._contexts) >= most:
             raise InputError("context_id", f"{most} contexts are open already", f"at most {most} on one connection")
-        self._contexts[start.context_id] = Context(self._service, start, uuid.uuid4().hex, self._send)
+        self._contexts[start.context_id] = Context(
+            self._service, start, start.request_id or uuid.uuid4().hex, self._send
+        )
 
     async def _send(self, message: Outgoing, data: bytes | None) -> None:
         async with self._sending:
