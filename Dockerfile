@@ -40,6 +40,7 @@ ENV PATH=/app/.venv/bin:${PATH} \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     RAY_USAGE_STATS_ENABLED=0 \
+    HOME=/tmp \
     HF_HOME=/models/huggingface \
     XDG_CACHE_HOME=/tmp/cache \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
