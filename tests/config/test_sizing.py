@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from cosyvoice_core.bench.counts import FlowCounts
 from cosyvoice_core.checkpoint.directory import CheckpointDirectory
 from cosyvoice_core.checkpoint.layout import TIED_HEAD
 from cosyvoice_core.checkpoint.settings import read_model_config
@@ -139,3 +140,21 @@ def test_the_report_has_a_line_for_each_stage_on_cards() -> None:
     lines = list(report(application(CONFIG / "heterogeneous.yaml")))
     assert [line.split()[0] for line in lines[1:4]] == ["SpeechLM", "FlowDecoder", "Vocoder"]
     assert len([line for line in lines if line.startswith("fullest card")]) == 2
+
+
+def test_the_page_s_arithmetic_is_the_code_s() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    rate = ModelConfig().frame_rate
+    counts = [FlowCounts.of(flow_model(ModelConfig(), AppArgs().flow), form) for form in CacheForm]
+    assert counts[0].per_frame == counts[1].per_frame
+    assert f"{counts[0].per_frame / 1e9:.2f} GFLOP a frame" in page
+    # GFLOP for a second of sound behind 10 s and 20 s, in both forms of caches.
+    seconds = [[rate * (c.per_frame + c.per_pair * s * rate) / 1e9 for c in counts] for s in (10, 20)]
+    assert f"= {seconds[0][0]:.0f} GFLOP a second with full caches and {seconds[0][1]:.0f} with" in re.sub(
+        r"\s+", " ", page
+    )
+    assert f"at 20 s {seconds[1][0]:.0f} and {seconds[1][1]:.0f}." in page
+    assert (
+        f"{int(10_000 / seconds[0][1])} streams at 10 s in compact form, {int(10_000 / seconds[0][0])} in full"
+        in re.sub(r"\s+", " ", page)
+    )
