@@ -17,9 +17,8 @@ from cosyvoice_core.checkpoint.download import resolve_model
 from cosyvoice_core.checkpoint.settings import read_model_config
 from cosyvoice_core.checkpoint.tensors import read_state
 from cosyvoice_core.flow import FlowModel
-from cosyvoice_core.flow.attention import CacheForm
 from cosyvoice_core.flow.load import FlowLoad
-from cosyvoice_core.flow.memory import FlowMemory, form_within
+from cosyvoice_core.flow.memory import FlowMemory
 from cosyvoice_core.flow.runner import StepRunner
 from cosyvoice_core.flow.scheduler import FlowScheduler, FlowVoice
 from cosyvoice_core.flow.stream import FlowStream
@@ -32,12 +31,10 @@ from deployments.flow_engine import FlowEngine
 from deployments.messages import MelHop, StageInfo, TokenHop, UtteranceTask
 from deployments.metrics import FlowMetrics, WorkMetrics
 from deployments.records import UtteranceRecord
+from deployments.sizing import cache_form
 from deployments.stage import OpenCalls, hops_of, resolve_device, resolve_dtype
 from deployments.timing import FLOW, StageWatch
 from deployments.work import WorkMeter
-
-_LONG_UTTERANCE_S = 30
-"""With `cache_form: auto`, full caches are taken where memory holds utterances of this length."""
 
 
 class FlowDecoder:
@@ -116,11 +113,7 @@ class FlowDecoder:
 
     def _build_scheduler(self, args: AppArgs) -> FlowScheduler:
         flow = args.flow
-        if flow.cache_form == "auto":
-            frames = flow.max_batch * _LONG_UTTERANCE_S * self._frame_rate
-            form = form_within(self._model, flow.cache_bytes, frames)
-        else:
-            form = CacheForm(flow.cache_form)
+        form = cache_form(self._model, flow)
         record = flow.graphs == "auto" and self._model.device.type == "cuda"
         memory = FlowMemory(self._model, flow.cache_bytes, form, slots=flow.max_batch if record else 0)
         runner = None

@@ -146,6 +146,21 @@ class SpeechService:
         assert self._texts is not None
         return await self._texts.open()
 
+    async def write_text(self, source: TextSource, piece: str) -> None:
+        """More of a text that was opened here. Raises InputError when it is too long or nobody speaks it any more."""
+        assert self._texts is not None
+        await self._texts.put(source, (piece,))
+
+    async def end_text(self, source: TextSource) -> None:
+        """A text that was opened here is complete."""
+        assert self._texts is not None
+        await self._texts.put(source, (), True)
+
+    def drop_text(self, source: TextSource) -> None:
+        """Forget a text that was opened here."""
+        assert self._texts is not None
+        self._texts.drop(source)
+
     async def speak(
         self, call: SpeakCall, request_id: str, *, streamed: bool = True
     ) -> AsyncGenerator[SpeechChunk, None]:
