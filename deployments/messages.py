@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from cosyvoice_core.inputs import FloatArray, Mode
 from cosyvoice_core.utterance import Utterance
+from deployments.ingress.callers import ANYONE, Caller
 from deployments.mailbox import TextSource
 from deployments.sampling import SamplingSettings
 
@@ -111,7 +112,8 @@ class SpeakCall:
     The text is complete, or where it arrives while it is being written. The voice is a saved one by name, or prompt
     audio (any container) with its transcript or without. seed None draws one; greedy takes the likeliest token
     always. realtime bounds how far the service runs ahead of a listener; without it a text is rendered as fast as it
-    can be. Under load calls of higher priority are admitted first.
+    can be. Under load calls of higher priority are admitted first. The caller says which voices there are and which
+    quotas it counts for.
     """
 
     text: str | TextSource
@@ -128,6 +130,11 @@ class SpeakCall:
     realtime: bool = True
     pause_s: float | None = None
     priority: int = 0
+    caller: Caller = ANYONE
+
+    def by(self, caller: Caller) -> SpeakCall:
+        """The same call of this caller."""
+        return replace(self, caller=caller, priority=caller.priority)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from cosyvoice_core.voice.encoder import EncodedVoice
 from cosyvoice_core.voice.saved import load_saved_voices
 from deployments.args import AppArgs
 from deployments.ingress.admission.admission import Admission, Listening
+from deployments.ingress.callers import ANYONE
 from deployments.ingress.playback import SegmentPlayer
 from deployments.ingress.readiness import StageStates, replicas_of_this_application
 from deployments.ingress.request_record import RequestRecord, delivery_of
@@ -39,6 +40,7 @@ from deployments.ingress.voices import VoiceRegistry
 from deployments.mailbox import TextSource
 from deployments.messages import AudioHop, FirstAudio, SpeakCall, SpeechChunk, StageInfo, UtteranceTask
 from deployments.metrics import ListenerMetrics
+from deployments.quotas.holder import QuotaHolder, Spending
 from deployments.text_source import MailboxOwner, TextReader
 from deployments.timing import RequestWatch
 
@@ -56,9 +58,10 @@ class SpeechService:
         vocoder: DeploymentHandle,
         stages: dict[str, DeploymentHandle],
         texts: MailboxOwner | None = None,
+        quotas: QuotaHolder | None = None,
     ) -> None:
         """`stages` are all inner deployments by name, `vocoder` the one that gives audio; `texts` keeps texts that
-        are still being written, which cannot be spoken without."""
+        are still being written, which cannot be spoken without; `quotas` are counted here alone if not given."""
         directory = CheckpointDirectory(resolve_model(args.model_source(), progress=False))
         config = read_model_config(directory.path)
         tokenizer = Tokenizer.from_directory(directory.tokenizer)
@@ -77,6 +80,7 @@ class SpeechService:
         self._admission = Admission(args.admission, config.sample_rate)
         self.metrics = ListenerMetrics()
         self._states = StageStates(tuple(stages), replicas_of_this_application)
+        self._quotas = quotas or QuotaHolder()
         self._texts = texts
         self._reader = TextReader()
         self._vocoder = vocoder
@@ -110,10 +114,10 @@ class SpeechService:
         if call.voice is not None and call.prompt_audio is not None:
             raise InputError("voice", "both a voice name and prompt audio were given", "one of the two")
         if call.voice is None and call.prompt_audio is None:
-            names = ", ".join(info.name for info in self.voices.infos())
+            names = ", ".join(info.name for info in self.voices.infos(call.caller))
             raise InputError("voice", "no voice was given", f"prompt audio, or one of: {names}")
         if call.voice is not None:
-            self.voices.get(call.voice)
+            self.voices.get(call.voice, call.caller)
         if call.prompt_audio is None and call.prompt_text.strip():
             raise InputError("prompt_text", "was given without prompt audio", "with prompt_audio only")
         if call.prompt_audio is not None and call.mode is Mode.ZERO_SHOT and not call.prompt_text.strip():
@@ -170,8 +174,12 @@ class SpeechService:
         """
         watch = RequestWatch(request_id)
         async with AsyncExitStack() as stack:
-            record = stack.enter_context(RequestRecord(self.metrics, watch, delivery_of(call, streamed=streamed)))
+            caller = None if call.caller == ANYONE else call.caller.name
+            delivery = delivery_of(call, streamed=streamed)
+            record = stack.enter_context(RequestRecord(self.metrics, watch, delivery, caller=caller))
             request = self.request_of(call, streamed=streamed)
+            known = len(call.text) if isinstance(call.text, str) else 0
+            spending = await stack.enter_async_context(self._quotas.stream(call.caller, known))
             listening: Listening | None = None
             if call.realtime and streamed:
                 admitted = self._admission.listener(call.priority, complete=isinstance(call.text, str))
@@ -182,7 +190,8 @@ class SpeechService:
             request = replace(request, voice=await self._voice(call, request))
             watch.voice_ready()
             first_audio: FirstAudio | None = None
-            chunks = await stack.enter_async_context(aclosing(self._chunks(call, request, record, streamed)))
+            told = self._chunks(call, request, record, streamed, spending)
+            chunks = await stack.enter_async_context(aclosing(told))
             async for chunk in chunks:
                 audio_s = len(chunk.samples) / self.sample_rate
                 record.chunk(audio_s, last=chunk.last)
@@ -196,7 +205,7 @@ class SpeechService:
                     yield chunk
 
     def _chunks(
-        self, call: SpeakCall, request: SpeechRequest, record: RequestRecord, streamed: bool
+        self, call: SpeakCall, request: SpeechRequest, record: RequestRecord, streamed: bool, spending: Spending
     ) -> AsyncGenerator[SpeechChunk, None]:
         realtime = call.realtime and streamed
         plan = partial(
@@ -208,7 +217,7 @@ class SpeechService:
         )
         if isinstance(call.text, str):
             return self._speak_complete(request, record, plan)
-        return self._speak_growing(request, record, self._pieces(call.text), plan)
+        return self._speak_growing(request, record, self._pieces(call.text, spending), plan)
 
     async def _speak_complete(
         self, request: SpeechRequest, record: RequestRecord, plan: Callable[..., SegmentPlayer]
@@ -265,10 +274,11 @@ class SpeechService:
         hops = audio_of(task, self._vocoder, self.args.playback, text_age_s, on_replay=record.replayed)
         return record.watch.listen(hops)
 
-    async def _pieces(self, source: TextSource) -> AsyncIterator[str]:
+    async def _pieces(self, source: TextSource, spending: Spending) -> AsyncIterator[str]:
         try:
             async for piece in self._reader.pieces(source, self.args.lm.text_idle_timeout_s):
                 assert isinstance(piece, str)
+                spending.characters += len(piece)
                 yield piece
         finally:
             self._reader.drop(source)
@@ -276,7 +286,7 @@ class SpeechService:
     async def _voice(self, call: SpeakCall, request: SpeechRequest) -> VoicePrompt:
         if call.prompt_audio is None:
             assert call.voice is not None
-            return self.voices.get(call.voice)
+            return self.voices.get(call.voice, call.caller)
         loop = asyncio.get_running_loop()
         if isinstance(call.text, str):
             # A text without words is not worth the models that read a voice.
