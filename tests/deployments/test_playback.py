@@ -93,9 +93,16 @@ async def test_the_next_segment_is_started_while_one_plays() -> None:
 
 async def test_a_segment_made_ahead_says_how_long_it_is_not_needed() -> None:
     pipeline = Pipeline(2)
-    await played(pipeline.player())
+    await played(pipeline.player(realtime=True))
     assert pipeline.leads[0] == 0.0
     assert 0.5 < pipeline.leads[1] <= 1.0
+
+
+async def test_a_file_is_not_needed_as_soon_as_what_somebody_hears() -> None:
+    pipeline = Pipeline(2)
+    await played(pipeline.player(file_lead_s=40.0))
+    assert pipeline.leads[0] == 40.0
+    assert 40.5 < pipeline.leads[1] <= 41.0
 
 
 async def test_pause_stands_between_segments_only() -> None:
