@@ -62,6 +62,7 @@ class FlowDecoder:
         if args.flow.warm_voices and (saved := directory.saved_voices):
             self._warm(saved, args.hops.alignment(config.flow.chunk_tokens))
         self._metrics = FlowMetrics()
+        self._load = self._scheduler.load
         self._engine = FlowEngine(self._scheduler, self._observe)
         self._meter = WorkMeter(self._engine.cpu_clock() if self._model.device.type == "cpu" else None)
 
@@ -98,6 +99,7 @@ class FlowDecoder:
         yield MelHop(waiting.numpy(), ids, hop.last, hop.finish)
 
     def _observe(self, load: FlowLoad, seconds: float | None) -> None:
+        self._load = load
         self._metrics.observe(load, seconds)
         if seconds is not None:
             self._meter.worked(seconds)
@@ -109,7 +111,8 @@ class FlowDecoder:
     async def info(self) -> StageInfo:
         dtype = str(self._model.dtype).removeprefix("torch.")
         engine = f"batched, {self._scheduler.memory.form} caches"
-        return StageInfo("FlowDecoder", str(self._model.device), dtype, engine, os.getpid(), self._open.count)
+        held = self._load.open + self._load.stream_pages
+        return StageInfo("FlowDecoder", str(self._model.device), dtype, engine, os.getpid(), self._open.count, held)
 
     def _build_scheduler(self, args: AppArgs) -> FlowScheduler:
         flow = args.flow

@@ -90,7 +90,10 @@ class AudioHop:
 
 @dataclass(frozen=True, slots=True)
 class StageInfo:
-    """What a replica says of itself in `/health`; `running` are the calls it has open."""
+    """What a replica says of itself in `/health`; `running` are the calls it has open.
+
+    held: what it keeps for calls (sequences, streams and their pages, windows, texts): 0 soon after the last has ended.
+    """
 
     stage: str
     device: str
@@ -98,6 +101,7 @@ class StageInfo:
     engine: str
     process: int
     running: int
+    held: int = 0
 
 
 class StreamCutError(RuntimeError):

@@ -96,4 +96,12 @@ class Vocoder:
         return {**self._meter.stats(), "owed_s": self._engine.owed_frames / self._frame_rate}
 
     async def info(self) -> StageInfo:
-        return StageInfo("Vocoder", str(self._device), "float32", "batched windows", os.getpid(), self._open.count)
+        return StageInfo(
+            "Vocoder",
+            str(self._device),
+            "float32",
+            "batched windows",
+            os.getpid(),
+            self._open.count,
+            self._engine.running,
+        )

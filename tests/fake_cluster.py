@@ -12,11 +12,12 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 import torch
 from ray.cluster_utils import Cluster
@@ -46,7 +47,14 @@ class FakeCluster:
 
     def lose(self, number: int) -> None:
         """A worker is gone with all that ran on it, without a word; another comes in its place."""
-        self._cluster.remove_node(self.workers.pop(number), allow_graceful=False)
+        node = self.workers.pop(number)
+        # Ray kills the node's own processes only, and those of actors notice some time later; a lost machine is lost at
+        # once.
+        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+        for process in [raylet, *raylet.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._cluster.remove_node(node, allow_graceful=False)
         self.workers.append(self._cluster.add_node(num_cpus=_CPUS, num_gpus=1))
 
     def shutdown(self) -> None:

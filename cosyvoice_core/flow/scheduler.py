@@ -129,6 +129,7 @@ class FlowScheduler:
             recomputed=self._recomputed,
             prefix_hits=self._prefix_hits,
             prefix_misses=self._prefix_misses,
+            stream_pages=pages.count - pages.free - self.prefixes.pages,
         )
 
     def open(self, voice: FlowVoice, due: Callable[[], Due], left_s: Callable[[], float]) -> FlowStream:

@@ -85,7 +85,8 @@ class SpeechLM:
 
     async def info(self) -> StageInfo:
         dtype = str(self._dtype).removeprefix("torch.")
-        return StageInfo("SpeechLM", str(self._device), dtype, self._engine.name, os.getpid(), self._open.count)
+        running, held = self._open.count, self._engine.held
+        return StageInfo("SpeechLM", str(self._device), dtype, self._engine.name, os.getpid(), running, held)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Serve for the autoscaling policy, see `deployments.scaling_policy`."""
