@@ -160,7 +160,7 @@ class PlaybackArgs(_Args):
     )
     first_audio_timeout_s: float = Field(default=120.0, gt=0)
     stall_timeout_s: float = Field(default=60.0, gt=0)
-    max_replays: int = Field(default=2, ge=0, description="times a broken stage is replayed in one utterance")
+    max_replays: int = Field(default=2, ge=0, description="replays of an utterance in a row that bring no more sound")
 
 
 class AppArgs(_Args):

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 import torch
-from ray.exceptions import RayTaskError
+from grpc.aio import AioRpcError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.handle import DeploymentHandle
 
 from deployments.args import DType, StageArgs
@@ -57,8 +58,8 @@ async def hops_of(
     """Open a stream of hops of one kind from another stage; leaving the context cancels whatever is left of it.
 
     The stream goes replica to replica by gRPC: half the latency of object references, and the upstream stage stops
-    when this process dies. Raises StreamCutError from the iterator when the stream ends without its last hop, and
-    errors that the request is to blame for as what they are.
+    when this process dies. Raises StreamCutError from the iterator when the stream ends without its last hop or breaks
+    on the way, and errors that the request is to blame for as what they are.
     """
     stream = handle.options(method_name=method, stream=True, _by_reference=False).remote(*args)
     ended = False
@@ -72,6 +73,9 @@ async def hops_of(
                 yield hop
         except RayTaskError as error:
             raise cause_of(error) from None
+        except AioRpcError as error:
+            # Serve makes an actor's error of UNAVAILABLE only; a replica that goes also gives CANCELLED and others.
+            raise StreamCutError(f"the stream of {method!r} broke: {error.code().name}") from None
         ended = True
         if not last:
             raise StreamCutError(f"the stream of {method!r} ended before its last hop")
@@ -81,3 +85,19 @@ async def hops_of(
     finally:
         if not ended:
             stream.cancel()
+
+
+async def answer_of(handle: DeploymentHandle, method: str, *args: Any, retries: int) -> Any:
+    """The answer of a stage's method that may be asked again, which it is elsewhere when its replica is lost.
+
+    By gRPC as streams are: the answer is nowhere but here, so that no node's death can take it back. Raises what the
+    stage raises, and StreamCutError when replicas were lost too often.
+    """
+    call = handle.options(method_name=method, _by_reference=False)
+    while True:
+        try:
+            return await call.remote(*args)
+        except (RayActorError, AioRpcError) as error:
+            if retries == 0:
+                raise StreamCutError(f"{method!r} was lost with its replica") from error
+            retries -= 1

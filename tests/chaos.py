@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
@@ -26,7 +27,7 @@ from tests.cluster_state import STAGES, application, engines_of, stage_infos, un
 from tests.fake_cluster import FakeCluster, fake_cluster, origin, service_config
 from tests.listeners import Heard, calls, choose, listen, references
 
-NODE, ENGINE = "node", "engine"
+NODE, RAYLET, FROZEN, ENGINE = "node", "raylet", "frozen node", "engine"
 _WHOLE_S = 240
 
 
@@ -81,6 +82,8 @@ class Killer:
         self._cluster, self._app, self._kinds = cluster, app, kinds
         self._chance = Random(seed)
         self._round: list[str] = []
+        self._lost: int | None = None
+        self._silent: str | None = None
         self.began = time.monotonic()
         self.kills: list[Kill] = []
         self.times: list[tuple[float, float]] = []
@@ -95,25 +98,35 @@ class Killer:
             if not self._round:
                 self._round = self._chance.sample(self._kinds, len(self._kinds))
             kind, began = self._round.pop(), time.monotonic()
-            await asyncio.to_thread(self._kill, kind)
+            end = await asyncio.to_thread(self._kill, kind)
             if not await until(self._whole, _WHOLE_S):
                 raise TimeoutError(f"not whole {_WHOLE_S} s after {kind} was killed")
+            await asyncio.to_thread(end)
             whole = time.monotonic()
             self.kills.append(Kill(kind, began - self.began, whole - began))
             self.times.append((began, whole))
             print(f"{began - self.began:7.1f} s  {kind} killed, whole after {whole - began:.1f} s", flush=True)
 
-    def _kill(self, kind: str) -> None:
-        if kind == NODE:
-            self._cluster.lose(self._chance.randrange(len(self._cluster.workers)))
-            return
+    def _kill(self, kind: str) -> Callable[[], None]:
+        """Returns what is to be done when the cluster is whole again."""
+        replicas = application(self._app).replicas
+        if kind in (NODE, RAYLET, FROZEN):
+            number = self._chance.randrange(len(self._cluster.workers))
+            self._silent = self._cluster.workers[number].node_id
+            if kind == FROZEN:
+                return self._cluster.freeze(number)
+            (self._cluster.lose if kind == NODE else self._cluster.lose_raylet)(number)
+            return lambda: None
         stage = "SpeechLM" if kind == ENGINE else kind
-        processes = [one.process for one in application(self._app).replicas if one.deployment == stage]
-        process = self._chance.choice(sorted(processes))
+        process = self._chance.choice(sorted(one.process for one in replicas if one.deployment == stage))
         os.kill(engines_of(process)[0] if kind == ENGINE else process, signal.SIGKILL)
+        # A replica without its engine lives on for a moment.
+        self._lost = process
+        return lambda: None
 
     def _whole(self) -> bool:
-        return application(self._app).whole
+        found = application(self._app)
+        return found.whole and not any(one.process == self._lost or one.node == self._silent for one in found.replicas)
 
 
 async def chaos(cluster: FakeCluster, app: str, options: argparse.Namespace) -> Report:
@@ -122,7 +135,7 @@ async def chaos(cluster: FakeCluster, app: str, options: argparse.Namespace) -> 
     expected = await references(client, of)
     engine = next(info.engine for info in await stage_infos(app) if info.stage == "SpeechLM")
     report = Report(options.streams, options.seed, engine)
-    kinds = [*STAGES, NODE, *([ENGINE] if engine == "vllm" else [])]
+    kinds = options.kinds or [*STAGES, NODE, RAYLET, FROZEN, *([ENGINE] if engine == "vllm" else [])]
     killer = Killer(cluster, app, kinds, options.seed)
     killing = asyncio.create_task(killer.run(options.kills, (options.pause_s / 2, options.pause_s * 3 / 2)))
     places = asyncio.Semaphore(options.together)
@@ -200,6 +213,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--together", type=int, default=4, help="listeners at once")
     parser.add_argument("--seed", type=int, default=0, help="of what is killed when, and who says what")
     parser.add_argument("--kills", type=int, help="at most so many; else as long as there are listeners")
+    parser.add_argument(
+        "--kinds", nargs="*", help=f"what is killed: {', '.join([*STAGES, NODE, RAYLET, FROZEN, ENGINE])}"
+    )
     parser.add_argument("--pause-s", type=float, default=4, help="mean time between being whole and the next kill")
     parser.add_argument("--engine", choices=("torch", "vllm"), default="torch", help="of the language model")
     parser.add_argument("--replicas", type=int, default=2, help="of each stage")

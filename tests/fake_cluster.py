@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import copy
 import os
+import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 import psutil
 import ray
 import torch
+from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
 from cosyvoice_core.bench.measure import Machine
@@ -35,6 +37,17 @@ _QUICK = {
 }
 
 
+def _processes(node: Node) -> list[psutil.Process]:
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    return [raylet, *raylet.children(recursive=True)]
+
+
+def _send(signal_: signal.Signals, processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal_)
+
+
 class FakeCluster:
     """Head node without GPUs, and workers with one each."""
 
@@ -47,15 +60,35 @@ class FakeCluster:
 
     def lose(self, number: int) -> None:
         """A worker is gone with all that ran on it, without a word; another comes in its place."""
-        node = self.workers.pop(number)
+        node = self._replace(number)
         # Ray kills the node's own processes only, and those of actors notice some time later; a lost machine is lost at
         # once.
-        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-        for process in [raylet, *raylet.children(recursive=True)]:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        _send(signal.SIGKILL, _processes(node))
         self._cluster.remove_node(node, allow_graceful=False)
+
+    def lose_raylet(self, number: int) -> None:
+        """Ray's own processes of a worker are gone, and the replicas on it find out by themselves."""
+        self._cluster.remove_node(self._replace(number), allow_graceful=False)
+
+    def freeze(self, number: int) -> Callable[[], None]:
+        """A worker falls silent with all connections open, as when its network is cut off; another comes in its place.
+
+        Returns what ends the silent processes.
+        """
+        node = self._replace(number)
+        processes = _processes(node)
+        _send(signal.SIGSTOP, processes)
+
+        def end() -> None:
+            _send(signal.SIGKILL, processes)
+            self._cluster.remove_node(node, allow_graceful=False)
+
+        return end
+
+    def _replace(self, number: int) -> Node:
+        node = self.workers.pop(number)
         self.workers.append(self._cluster.add_node(num_cpus=_CPUS, num_gpus=1))
+        return node
 
     def shutdown(self) -> None:
         self._cluster.shutdown()

@@ -14,7 +14,7 @@ import numpy as np
 from cosyvoice_core.utterance import Utterance
 from deployments.args import PlaybackArgs
 from deployments.compute import ListenerClock
-from deployments.messages import AudioHop, SpeechChunk
+from deployments.messages import AudioHop, SpeechChunk, StreamCutError
 
 Start = Callable[[Utterance, float], AsyncGenerator[AudioHop, None]]
 """(utterance, seconds of audio the listener still has before it) -> its audio."""
@@ -34,6 +34,10 @@ class _Segment:
         try:
             async for hop in hops:
                 self._hops.put_nowait(hop)
+        except asyncio.CancelledError:
+            # Whoever plays this segment has gone, or else must not wait for it for ever.
+            self._hops.put_nowait(StreamCutError("the segment was cancelled while it was played"))
+            raise
         except Exception as error:  # noqa: BLE001 - handed to whoever plays this segment
             self._hops.put_nowait(error)
         finally:

@@ -35,6 +35,7 @@ from deployments.ingress.utterance import audio_of
 from deployments.ingress.voices import VoiceRegistry
 from deployments.mailbox import TextSource
 from deployments.messages import AudioHop, FirstAudio, SpeakCall, SpeechChunk, StageInfo, UtteranceTask
+from deployments.stage import answer_of
 from deployments.text_source import MailboxOwner, TextReader
 from deployments.timing import RequestWatch
 
@@ -226,7 +227,8 @@ class SpeechService:
         if isinstance(call.text, str):
             # A text without words is not worth the models that read a voice.
             await loop.run_in_executor(self._text_thread, partial(self._planner.check_text, request))
-        encoded: EncodedVoice = await self._stages["VoiceEncoder"].encode.remote(call.prompt_audio)
+        encoder, retries = self._stages["VoiceEncoder"], self.args.playback.max_replays
+        encoded: EncodedVoice = await answer_of(encoder, "encode", call.prompt_audio, retries=retries)
         if not call.prompt_text.strip():
             return encoded.prompt
         transcript, ids = await loop.run_in_executor(
