@@ -160,7 +160,8 @@ class PlaybackArgs(_Args):
     )
     first_audio_timeout_s: float = Field(default=120.0, gt=0)
     stall_timeout_s: float = Field(default=60.0, gt=0)
-    max_replays: int = Field(default=2, ge=0, description="replays of an utterance in a row that bring no more sound")
+    max_replays: int = Field(default=4, ge=0, description="replays of an utterance in a row that bring no more sound")
+    replay_pause_s: float = Field(default=0.5, ge=0, description="before the second of these; doubled for each further")
 
 
 class AppArgs(_Args):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
@@ -87,17 +88,20 @@ async def hops_of(
             stream.cancel()
 
 
-async def answer_of(handle: DeploymentHandle, method: str, *args: Any, retries: int) -> Any:
+async def answer_of(handle: DeploymentHandle, method: str, *args: Any, retries: int, pause_s: float) -> Any:
     """The answer of a stage's method that may be asked again, which it is elsewhere when its replica is lost.
 
     By gRPC as streams are: the answer is nowhere but here, so that no node's death can take it back. Raises what the
-    stage raises, and StreamCutError when replicas were lost too often.
+    stage raises, and StreamCutError when replicas were lost too often. pause_s: before the second retry, see `audio_of`.
     """
     call = handle.options(method_name=method, _by_reference=False)
+    failures = 0
     while True:
         try:
             return await call.remote(*args)
         except (RayActorError, AioRpcError) as error:
-            if retries == 0:
+            failures += 1
+            if failures > retries:
                 raise StreamCutError(f"{method!r} was lost with its replica") from error
-            retries -= 1
+        if failures > 1:
+            await asyncio.sleep(pause_s * 2 ** (failures - 2))

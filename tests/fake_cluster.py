@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -52,9 +54,10 @@ class FakeCluster:
     """Head node without GPUs, and workers with one each."""
 
     def __init__(self, workers: int) -> None:
-        self._cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": _CPUS, "include_dashboard": False}, shutdown_at_exit=False
-        )
+        # Socket names are limited to 107 bytes, so the folder must be short.
+        self._folder = tempfile.mkdtemp(prefix="cv", dir="/tmp")
+        head = {"num_cpus": _CPUS, "include_dashboard": False, "temp_dir": self._folder}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
         self.workers = [self._cluster.add_node(num_cpus=_CPUS, num_gpus=1) for _ in range(workers)]
         ray.init(address=self._cluster.address, namespace="serve", log_to_driver=False)
 
@@ -92,6 +95,7 @@ class FakeCluster:
 
     def shutdown(self) -> None:
         self._cluster.shutdown()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def service_config(deployments: dict[str, dict[str, Any]], args: dict[str, Any], **application: Any) -> dict[str, Any]:

@@ -227,8 +227,13 @@ class SpeechService:
         if isinstance(call.text, str):
             # A text without words is not worth the models that read a voice.
             await loop.run_in_executor(self._text_thread, partial(self._planner.check_text, request))
-        encoder, retries = self._stages["VoiceEncoder"], self.args.playback.max_replays
-        encoded: EncodedVoice = await answer_of(encoder, "encode", call.prompt_audio, retries=retries)
+        encoded: EncodedVoice = await answer_of(
+            self._stages["VoiceEncoder"],
+            "encode",
+            call.prompt_audio,
+            retries=self.args.playback.max_replays,
+            pause_s=self.args.playback.replay_pause_s,
+        )
         if not call.prompt_text.strip():
             return encoded.prompt
         transcript, ids = await loop.run_in_executor(

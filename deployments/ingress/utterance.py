@@ -55,10 +55,11 @@ async def audio_of(
 
     text_age_s: seconds since more of its text arrived; a text that is being written excuses silence.
     Raises StageStalledError when no first audio comes in time, and what broke last when `max_replays` in a row have
-    brought no more sound.
+    brought no more sound. The first of these comes at once, the others after growing pauses: the stages of a lost node
+    go one after another, and each takes another replay with it.
     """
     log = TokenLog()
-    replays = playback.max_replays
+    failures = 0
     while True:
         # What a replay leaves out is counted as having come.
         ids_before, sent = 0, log.samples
@@ -79,12 +80,10 @@ async def audio_of(
                         await anext(hops, None)
                         return
         except (RayActorError, StreamCutError, StageStalledError) as error:
-            if log.samples > sent:
-                replays = playback.max_replays
+            failures = 1 if log.samples > sent else failures + 1
             # Before the first audio silence may be a queue, and asking again would lose the place in it.
-            if replays == 0 or (isinstance(error, StageStalledError) and not log.samples):
+            if failures > playback.max_replays or (isinstance(error, StageStalledError) and not log.samples):
                 raise
-            replays -= 1
             logger.warning(
                 "request %s segment %d: replaying from token %d, sample %d after %s",
                 task.request_id,
@@ -93,6 +92,8 @@ async def audio_of(
                 log.samples,
                 type(error).__name__,
             )
+        if failures > 1:
+            await asyncio.sleep(playback.replay_pause_s * 2 ** (failures - 2))
 
 
 async def _within(hop: Awaitable[AudioHop], limit_s: float, text_age_s: Callable[[], float]) -> AudioHop:

@@ -21,6 +21,7 @@ from tests.deployments.test_playback import utterance
 AUDIO = np.arange(100, dtype=np.float32)
 TOKENS = 10
 PER_TOKEN = len(AUDIO) // TOKENS
+PLAYBACK = PlaybackArgs(max_replays=2, replay_pause_s=0, stall_timeout_s=0.2)
 
 
 class BreakingVocoder:
@@ -71,7 +72,7 @@ async def silence() -> None:
 
 
 async def heard(vocoder: BreakingVocoder, task: UtteranceTask) -> list[AudioHop]:
-    return [hop async for hop in audio_of(task, vocoder, PlaybackArgs(max_replays=2, stall_timeout_s=0.2))]
+    return [hop async for hop in audio_of(task, vocoder, PLAYBACK)]
 
 
 @pytest.mark.parametrize("breaks", [(), (4,), (0,), (7, 3), (3, 7)])
@@ -140,6 +141,23 @@ class LosingEncoder(BreakingVocoder):
 
 
 async def test_a_lost_voice_encoder_is_asked_again() -> None:
-    assert await answer_of(LosingEncoder(2), "encode", b"audio", retries=2) == b"audio"
+    assert await answer_of(LosingEncoder(2), "encode", b"audio", retries=2, pause_s=0) == b"audio"
     with pytest.raises(StreamCutError):
-        await answer_of(LosingEncoder(3), "encode", b"audio", retries=2)
+        await answer_of(LosingEncoder(3), "encode", b"audio", retries=2, pause_s=0)
+
+
+async def test_replays_without_sound_come_after_growing_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stages of a lost node go one after another; replays at once were used up before the last had gone."""
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    playback = PlaybackArgs(max_replays=4, replay_pause_s=0.5)
+    with monkeypatch.context() as patched:
+        patched.setattr("deployments.ingress.utterance.asyncio.sleep", sleep)
+        hops = audio_of(UtteranceTask("request", utterance(0)), BreakingVocoder(3, 3, 3, 3, 5, 5), playback)
+        samples = [hop.samples async for hop in hops]
+    assert np.concatenate(samples).tolist() == AUDIO.tolist()
+    # The first break came after sound, and so did the fifth: both are followed by a replay at once.
+    assert pauses == [0.5, 1.0, 2.0, 0.5]
