@@ -29,6 +29,7 @@ from cosyvoice_core.voice.saved import load_saved_voices
 from deployments.args import AppArgs
 from deployments.compute import ListenerClock
 from deployments.flow_engine import FlowEngine
+from deployments.live_args import LiveArgs
 from deployments.messages import MelHop, StageInfo, TokenHop, UtteranceTask
 from deployments.metrics import FlowMetrics
 from deployments.stage import OpenCalls, hops_of, resolve_device, resolve_dtype
@@ -55,6 +56,7 @@ class FlowDecoder:
             dtype=resolve_dtype(args.flow.dtype),
         )
         self._speech_lm = speech_lm
+        self._live = LiveArgs("FlowDecoder", args)
         self._open = OpenCalls()
         # A replica counts as ready when all this is done.
         self._scheduler = self._build_scheduler(args)
@@ -111,8 +113,13 @@ class FlowDecoder:
     async def info(self) -> StageInfo:
         dtype = str(self._model.dtype).removeprefix("torch.")
         engine = f"batched, {self._scheduler.memory.form} caches"
-        held = self._load.open + self._load.stream_pages
-        return StageInfo("FlowDecoder", str(self._model.device), dtype, engine, os.getpid(), self._open.count, held)
+        held, device = self._load.open + self._load.stream_pages, str(self._model.device)
+        running, problem = self._open.count, self._live.problem
+        return StageInfo("FlowDecoder", device, dtype, engine, os.getpid(), running, held, problem)
+
+    async def reconfigure(self, user_config: object) -> None:
+        """Called by Serve at start and when `user_config` changes; counts from the next step on."""
+        self._live.take(user_config, lambda args: self._scheduler.set_limits(args.flow.limits()))
 
     def _build_scheduler(self, args: AppArgs) -> FlowScheduler:
         flow = args.flow

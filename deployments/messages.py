@@ -93,6 +93,7 @@ class StageInfo:
     """What a replica says of itself in `/health`; `running` are the calls it has open.
 
     held: what it keeps for calls (sequences, streams and their pages, windows, texts): 0 soon after the last has ended.
+    config_problem: why its latest `user_config` was refused.
     """
 
     stage: str
@@ -102,6 +103,7 @@ class StageInfo:
     process: int
     running: int
     held: int = 0
+    config_problem: str = ""
 
 
 class StreamCutError(RuntimeError):

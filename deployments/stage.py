@@ -92,7 +92,7 @@ async def answer_of(handle: DeploymentHandle, method: str, *args: Any, retries: 
     """The answer of a stage's method that may be asked again, which it is elsewhere when its replica is lost.
 
     By gRPC as streams are: the answer is nowhere but here, so that no node's death can take it back. Raises what the
-    stage raises, and StreamCutError when replicas were lost too often. pause_s: before the second retry, see `audio_of`.
+    stage raises, and StreamCutError when replicas were lost too often. pause_s: before the second retry; doubles.
     """
     call = handle.options(method_name=method, _by_reference=False)
     failures = 0

@@ -21,6 +21,7 @@ from cosyvoice_core.vocoder import Vocoder as VocoderModel
 from cosyvoice_core.waveform import WaveformSession
 from deployments.args import AppArgs
 from deployments.compute import ListenerClock
+from deployments.live_args import LiveArgs
 from deployments.messages import AudioHop, MelHop, StageInfo, UtteranceTask
 from deployments.metrics import StepMetrics
 from deployments.stage import OpenCalls, hops_of, resolve_device
@@ -41,6 +42,7 @@ class Vocoder:
         state = read_state(directory.vocoder)
         self._model = VocoderModel.from_state(state, config.vocoder, str(directory.vocoder)).to(self._device)
         self._flow_decoder = flow_decoder
+        self._live = LiveArgs("Vocoder", args)
         self._open = OpenCalls()
         sizes = args.vocoder.window_frames
         self._window = StreamWindow() if sizes is None else StreamWindow(sizes=sizes)
@@ -96,12 +98,10 @@ class Vocoder:
         return {**self._meter.stats(), "owed_s": self._engine.owed_frames / self._frame_rate}
 
     async def info(self) -> StageInfo:
-        return StageInfo(
-            "Vocoder",
-            str(self._device),
-            "float32",
-            "batched windows",
-            os.getpid(),
-            self._open.count,
-            self._engine.running,
-        )
+        device, running, held = str(self._device), self._open.count, self._engine.running
+        engine, problem = "batched windows", self._live.problem
+        return StageInfo("Vocoder", device, "float32", engine, os.getpid(), running, held, problem)
+
+    async def reconfigure(self, user_config: object) -> None:
+        """Called by Serve at start and when `user_config` changes; nothing of a vocoder can, which this says."""
+        self._live.take(user_config)

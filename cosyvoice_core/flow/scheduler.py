@@ -132,6 +132,13 @@ class FlowScheduler:
             stream_pages=pages.count - pages.free - self.prefixes.pages,
         )
 
+    def set_limits(self, limits: SchedulerLimits) -> None:
+        """Other limits from the next step on. Raises ValueError for more streams than steps are recorded for."""
+        slots = self.memory.slots
+        if slots and limits.batch > slots:
+            raise ValueError(f"batch must be at most {slots}, for which steps are recorded, got {limits.batch}")
+        self._limits = limits
+
     def open(self, voice: FlowVoice, due: Callable[[], Due], left_s: Callable[[], float]) -> FlowStream:
         """A new stream; `left_s` tells how many seconds its listener still has to hear."""
         prefix = self.prefixes.get(voice.key)
