@@ -162,6 +162,31 @@ class PlaybackArgs(_Args):
     stall_timeout_s: float = Field(default=60.0, gt=0)
     max_replays: int = Field(default=4, ge=0, description="replays of an utterance in a row that bring no more sound")
     replay_pause_s: float = Field(default=0.5, ge=0, description="before the second of these; doubled for each further")
+    file_lead_s: float = Field(
+        default=60.0, ge=0, description="a file is computed like audio that a listener needs so much later"
+    )
+
+
+class AdmissionArgs(_Args):
+    """Who is served when more come than can be, of one ingress replica, see `deployments.ingress.admission`."""
+
+    enabled: bool = True
+    max_first_audio_s: float = Field(
+        default=5.0, gt=0, description="a listener who would hear nothing for longer is refused (429)"
+    )
+    margin: float = Field(
+        default=1.25, ge=1.0, description="least audio that the stages must be able to make for each second played"
+    )
+    gap_share: float = Field(
+        default=0.02, gt=0, lt=1, description="listeners who may hear a gap; the margin grows until no more do"
+    )
+    unproven_listeners: int = Field(
+        default=8, ge=1, description="let in together while it is not known yet how fast the stages are"
+    )
+    max_waiting: int = Field(default=256, ge=0, description="calls that wait; more are refused (429)")
+    max_files: int = Field(
+        default=8, ge=1, description="answers at once that nobody hears while they are made (whole, or realtime=false)"
+    )
 
 
 class AppArgs(_Args):
@@ -181,6 +206,7 @@ class AppArgs(_Args):
     hops: HopArgs = HopArgs()
     limits: Limits = Limits()
     playback: PlaybackArgs = PlaybackArgs()
+    admission: AdmissionArgs = AdmissionArgs()
 
     def model_source(self) -> str:
         """The model with a relative folder resolved against the project, so that every process finds it."""

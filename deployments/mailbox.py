@@ -17,7 +17,14 @@ from cosyvoice_core.errors import InputError
 
 
 class OverloadedError(RuntimeError):
-    """No more of this kind of work is taken now; it can be tried again."""
+    """No more of this kind of work is taken now; it can be tried again, after `retry_after_s` with some hope."""
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[type[OverloadedError], tuple[str, float]]:
+        return type(self), (str(self), self.retry_after_s)
 
 
 Piece = str | tuple[int, ...]

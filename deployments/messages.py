@@ -140,9 +140,10 @@ class SpeakCall:
 class FirstAudio:
     """Where the time to a request's first audio went: names and seconds of its parts, which add up to the whole.
 
-    ingress: text front end and all else there; voice: prompt audio to voice; text-wait: until a growing text had its
-    first words; STAGE-prepare: what was left to prepare when its input came; STAGE-wait: until work on it began (of
-    the language model: a place, the prompt, the first token); STAGE: the work; hops: the ways between the stages.
+    ingress: text front end and all else there; queue: until the call was admitted; voice: prompt audio to voice;
+    text-wait: until a growing text had its first words; STAGE-prepare: what was left to prepare when its input came;
+    STAGE-wait: until work on it began (of the language model: a place, the prompt, the first token); STAGE: the work;
+    hops: the ways between the stages.
     """
 
     request_id: str

@@ -5,7 +5,7 @@ Serve reads what `record_autoscaling_stats` of each replica gave, and the reques
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +15,7 @@ from deployments.autoscaling import ScalingRules, StageLoad, StageMemory, decide
 
 STAGES = ("SpeechLM", "FlowDecoder", "Vocoder")
 LAST_STAGE = "Vocoder"
+INGRESS = "Ingress"
 
 
 class ScaleByWork:
@@ -41,13 +42,16 @@ class ScaleByWork:
         return decisions, states
 
 
-def demanded(contexts: Any) -> float:
-    """Audio seconds per second that listeners want: each that is served or waits plays one a second, and what is made
-    for those who play later is wanted too."""
+def demanded(contexts: Iterable[AutoscalingContext]) -> float:
+    """Audio seconds per second that listeners want: each that is served or waits, be it for admission, plays one a
+    second, and what is made for those who play later is wanted too."""
+    served = waiting = 0.0
     for context in contexts:
         if context.deployment_name == LAST_STAGE:
-            return max(float(context.total_num_requests), _total(context, "made"))
-    return 0.0
+            served = max(float(context.total_num_requests), _total(context, "made"))
+        elif context.deployment_name == INGRESS:
+            waiting = _total(context, "waiting")
+    return served + waiting
 
 
 def load_of(context: AutoscalingContext) -> StageLoad:

@@ -65,13 +65,18 @@ class RequestWatch:
     def __init__(self, request_id: str) -> None:
         self._request_id = request_id
         self._received = time.monotonic()
+        self._queue_s = 0.0
         self._voice_s = 0.0
         self._opened: float | None = None
         self._heard: float | None = None
         self._timings: tuple[StageTiming, ...] = ()
 
+    def admitted(self) -> None:
+        """The call is served from here on."""
+        self._queue_s = time.monotonic() - self._received
+
     def voice_ready(self) -> None:
-        self._voice_s = time.monotonic() - self._received
+        self._voice_s = time.monotonic() - self._received - self._queue_s
 
     async def listen(self, hops: AsyncGenerator[AudioHop, None]) -> AsyncGenerator[AudioHop, None]:
         """Pass on an utterance's hops; the first of all that holds samples is the one that counts."""
@@ -89,8 +94,9 @@ class RequestWatch:
         total_s = time.monotonic() - self._received
         opened, heard = self._opened or self._received, self._heard or self._received
         parts = list(_parts(self._timings, heard - opened))
-        ingress_s = total_s - self._voice_s - sum(seconds for _, seconds in parts)
-        return FirstAudio(self._request_id, (("ingress", ingress_s), ("voice", self._voice_s), *parts))
+        known = (("queue", self._queue_s), ("voice", self._voice_s), *parts)
+        ingress_s = total_s - sum(seconds for _, seconds in known)
+        return FirstAudio(self._request_id, (("ingress", ingress_s), *known))
 
 
 def _parts(timings: tuple[StageTiming, ...], chain_s: float) -> list[tuple[str, float]]:

@@ -69,9 +69,7 @@ class VoiceEncoder:
 
     async def info(self) -> StageInfo:
         running, problem = len(self._running), self._live.problem
-        return StageInfo(
-            "VoiceEncoder", "cpu", "float32", "onnxruntime", os.getpid(), running, config_problem=problem
-        )
+        return StageInfo("VoiceEncoder", "cpu", "float32", "onnxruntime", os.getpid(), running, config_problem=problem)
 
     async def reconfigure(self, user_config: object) -> None:
         """Called by Serve at start and when `user_config` changes."""

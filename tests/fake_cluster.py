@@ -103,7 +103,8 @@ def service_config(deployments: dict[str, dict[str, Any]], args: dict[str, Any],
     config = copy.deepcopy(read_config(CONFIG))
     app = config["applications"][0]
     app |= application
-    app["args"] |= args
+    # Listeners wait as long as they must: what is refused under load is `tests.overload`'s matter.
+    app["args"] |= {"admission": {"max_first_audio_s": 300}, **args}
     for deployment in app["deployments"]:
         deployment |= deployments.get(deployment["name"], {})
     return config

@@ -84,14 +84,23 @@ class Heard:
             self.problem = f"a sample differs by {worst:.4f}"
 
 
-async def listen(client: CosyVoiceClient, call: Call, rate: int = 24000, timeout_s: float = 300) -> Heard:
-    """Hear one call to its end, whatever happens."""
+async def listen(
+    client: CosyVoiceClient,
+    call: Call,
+    *,
+    begun: asyncio.Event | None = None,
+    rate: int = 24000,
+    timeout_s: float = 300,
+) -> Heard:
+    """Hear one call to its end, whatever happens; `begun` is set with the first audio, or the end."""
     heard = Heard(call, time.monotonic())
     plays_until: float | None = None
     try:
         async with asyncio.timeout(timeout_s), call.open(client) as stream:
             async for chunk in stream:
                 now = time.monotonic()
+                if begun is not None:
+                    begun.set()
                 if plays_until is None:
                     plays_until, heard.first_s = now, now - heard.began
                 heard.silence_s = max(heard.silence_s, now - plays_until)
@@ -99,6 +108,8 @@ async def listen(client: CosyVoiceClient, call: Call, rate: int = 24000, timeout
                 heard.samples.append(chunk)
     except Exception as error:  # noqa: BLE001 - whatever it is, a listener was cut off
         heard.problem = f"{type(error).__name__}: {' '.join(str(error).split())[-300:]}"
+    if begun is not None:
+        begun.set()
     heard.ended = time.monotonic()
     return heard
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -18,8 +19,9 @@ from deployments.ingress.limits import BodyLimit
 from deployments.ingress.service import SpeechService
 from deployments.ingress.speech import speech_routes
 from deployments.ingress.status import status_routes
+from deployments.live_args import LiveArgs
 from deployments.mailbox import TextSource
-from deployments.messages import SpeakCall, SpeechChunk, VoiceInfo
+from deployments.messages import SpeakCall, SpeechChunk, StageInfo, VoiceInfo
 from deployments.text_source import MailboxOwner
 
 # Of one replica: what callers write, and for each of those a few utterances on their way to the language model.
@@ -45,8 +47,9 @@ class Ingress:
             "FlowDecoder": flow_decoder,
             "Vocoder": vocoder,
         }
-        texts = MailboxOwner(_GROWING_TEXTS, args.limits.max_text_chars, _FORGET_TEXT_AFTER_S)
-        self._service = SpeechService(args, vocoder, stages, texts)
+        self._texts = MailboxOwner(_GROWING_TEXTS, args.limits.max_text_chars, _FORGET_TEXT_AFTER_S)
+        self._service = SpeechService(args, vocoder, stages, self._texts)
+        self._live = LiveArgs("Ingress", args)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return make_api(self._service)
@@ -63,6 +66,20 @@ class Ingress:
     async def open_text(self) -> TextSource:
         """A text to be written with `deployments.text_source.TextWriter`. Raises OverloadedError."""
         return await self._service.open_text()
+
+    async def reconfigure(self, user_config: object) -> None:
+        """Called by Serve at start and when `user_config` changes; counts for calls that come later."""
+        self._live.take(user_config, self._service.reconfigure)
+
+    async def info(self) -> StageInfo:
+        """What this replica holds; `running` are listeners who are in."""
+        held = await self._texts.count() + self._service.waiting
+        running, problem = self._service.listeners, self._live.problem
+        return StageInfo("Ingress", "cpu", "none", "none", os.getpid(), running, held, problem)
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Called by Serve for the autoscaling policy, see `deployments.scaling_policy`."""
+        return {"waiting": float(self._service.waiting)}
 
     async def voices(self) -> list[VoiceInfo]:
         return self._service.voices.infos()

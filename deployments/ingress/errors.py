@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 
 from fastapi.responses import JSONResponse
@@ -17,7 +18,7 @@ from deployments.messages import StreamCutError
 
 logger = logging.getLogger("ray.serve")
 
-_RETRY_AFTER_S = "1"
+_RETRY_AFTER_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +30,25 @@ class Answer:
     kind: str
     param: str | None = None
     code: str | None = None
+    retry_after_s: float | None = None
 
     def response(self) -> JSONResponse:
         body = {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
-        headers = {"Retry-After": _RETRY_AFTER_S} if self.status == 503 else None
+        # Whole seconds, as HTTP has it.
+        headers = {"Retry-After": str(max(math.ceil(self.retry_after_s), 1))} if self.retry_after_s else None
         return JSONResponse(body, status_code=self.status, headers=headers)
 
 
 def invalid(message: str, param: str | None = None, *, status: int = 400, code: str | None = None) -> Answer:
     return Answer(status, message, "invalid_request_error", param, code)
+
+
+def _overloaded(message: str, retry_after_s: float) -> Answer:
+    return Answer(429, message, "server_error", code="overloaded", retry_after_s=max(retry_after_s, _RETRY_AFTER_S))
+
+
+def _unavailable(message: str, code: str) -> Answer:
+    return Answer(503, message, "server_error", code=code, retry_after_s=_RETRY_AFTER_S)
 
 
 def answer_for(error: BaseException) -> Answer:
@@ -51,11 +62,13 @@ def answer_for(error: BaseException) -> Answer:
         param = ".".join(str(part) for part in first["loc"]) or None
         return invalid(f"{param or 'body'}: {first['msg']}", param)
     if isinstance(error, OverloadedError):
-        return Answer(503, str(error), "server_error", code="overloaded")
-    if isinstance(error, BackPressureError | DeploymentUnavailableError):
-        return Answer(503, "all replicas are busy; try again shortly", "server_error", code="overloaded")
+        return _overloaded(str(error), error.retry_after_s)
+    if isinstance(error, BackPressureError):
+        return _overloaded("all replicas are busy; try again shortly", _RETRY_AFTER_S)
+    if isinstance(error, DeploymentUnavailableError):
+        return _unavailable("a stage is not available; try again shortly", "unavailable")
     if isinstance(error, RayActorError | StreamCutError):
-        return Answer(503, "a stage was lost while answering; try again", "server_error", code="stage_lost")
+        return _unavailable("a stage was lost while answering; try again", "stage_lost")
     if isinstance(error, StageStalledError):
         return Answer(504, str(error), "server_error", code="timeout")
     logger.error("request failed", exc_info=error)

@@ -131,7 +131,9 @@ class SegmentPlayer:
         if utterance is None:
             self._exhausted = True
             return None
-        return _Segment(utterance.index, self._start(utterance, max(self._clock.ahead_s, 0.0)))
+        # Files get what listeners leave, and are not left out for ever.
+        lead_s = max(self._clock.ahead_s, 0.0) + (0.0 if self._realtime else self._playback.file_lead_s)
+        return _Segment(utterance.index, self._start(utterance, lead_s))
 
     @property
     def _overrun_s(self) -> float:

@@ -10,7 +10,7 @@ import logging
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from functools import partial
 
@@ -29,6 +29,7 @@ from cosyvoice_core.utterance import MAX_SEED, SpeechRequest, Utterance, Utteran
 from cosyvoice_core.voice.encoder import EncodedVoice
 from cosyvoice_core.voice.saved import load_saved_voices
 from deployments.args import AppArgs
+from deployments.ingress.admission.admission import Admission, Listening
 from deployments.ingress.playback import SegmentPlayer
 from deployments.ingress.streamed import StreamedUtterances
 from deployments.ingress.utterance import audio_of
@@ -67,16 +68,33 @@ class SpeechService:
         self.args = args
         self.sample_rate = config.sample_rate
         self.voices = VoiceRegistry(voices, config.token_rate)
+        self._text = text
         self._planner = UtterancePlanner(
             text, config.lm, args.streamed.limits(), args.hops.alignment(config.flow.chunk_tokens)
         )
         self._sampling = config.lm.sampling
+        self._admission = Admission(args.admission, config.sample_rate)
         self._texts = texts
         self._reader = TextReader()
         self._vocoder = vocoder
         self._stages = stages
         # Text is normalised and tokenised off the event loop; one thread, as the number reader is not reentrant.
         self._text_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="text")
+
+    def reconfigure(self, args: AppArgs) -> None:
+        """Other arguments for calls that come from now on; `deployments.live_args` names those that can change."""
+        self.args = args
+        self._text.lexicon = Lexicon.from_mapping(args.lexicon)
+
+    @property
+    def listeners(self) -> int:
+        """Calls that are admitted and not ended, but for files."""
+        return self._admission.listeners
+
+    @property
+    def waiting(self) -> int:
+        """Calls that are not admitted yet."""
+        return self._admission.waiting
 
     def request_of(self, call: SpeakCall, *, streamed: bool) -> SpeechRequest:
         """The request but for its voice. Raises InputError for whatever can be told before any stage works."""
@@ -139,30 +157,42 @@ class SpeechService:
         """
         watch = RequestWatch(request_id)
         request = self.request_of(call, streamed=streamed)
-        request = replace(request, voice=await self._voice(call, request))
-        watch.voice_ready()
-        realtime = call.realtime and streamed
-        pause_s = self.args.playback.pause_s if call.pause_s is None else call.pause_s
-        plan = partial(
-            SegmentPlayer,
-            playback=self.args.playback,
-            sample_rate=self.sample_rate,
-            realtime=realtime,
-            pause_s=pause_s,
-        )
-        if isinstance(call.text, str):
-            chunks = self._speak_complete(request, request_id, watch, plan)
-        else:
-            chunks = self._speak_growing(request, request_id, watch, self._pieces(call.text), plan)
-        first_audio: FirstAudio | None = None
-        async with aclosing(chunks):
+        async with AsyncExitStack() as stack:
+            listening: Listening | None = None
+            if call.realtime and streamed:
+                admitted = self._admission.listener(call.priority, complete=isinstance(call.text, str))
+                listening = await stack.enter_async_context(admitted)
+            else:
+                await stack.enter_async_context(self._admission.file(call.priority))
+            watch.admitted()
+            request = replace(request, voice=await self._voice(call, request))
+            watch.voice_ready()
+            first_audio: FirstAudio | None = None
+            chunks = await stack.enter_async_context(aclosing(self._chunks(call, request, request_id, watch, streamed)))
             async for chunk in chunks:
+                if listening is not None and len(chunk.samples):
+                    listening.heard(len(chunk.samples) / self.sample_rate)
                 if first_audio is None:
                     first_audio = watch.first_audio()
                     logger.info("request %s: first audio after %.3f s: %s", request_id, *_told(first_audio))
                     yield replace(chunk, first_audio=first_audio)
                 else:
                     yield chunk
+
+    def _chunks(
+        self, call: SpeakCall, request: SpeechRequest, request_id: str, watch: RequestWatch, streamed: bool
+    ) -> AsyncGenerator[SpeechChunk, None]:
+        realtime = call.realtime and streamed
+        plan = partial(
+            SegmentPlayer,
+            playback=self.args.playback,
+            sample_rate=self.sample_rate,
+            realtime=realtime,
+            pause_s=self.args.playback.pause_s if call.pause_s is None else call.pause_s,
+        )
+        if isinstance(call.text, str):
+            return self._speak_complete(request, request_id, watch, plan)
+        return self._speak_growing(request, request_id, watch, self._pieces(call.text), plan)
 
     async def _speak_complete(
         self, request: SpeechRequest, request_id: str, watch: RequestWatch, plan: Callable[..., SegmentPlayer]
@@ -174,7 +204,7 @@ class SpeechService:
 
         def start(utterance: Utterance, lead_s: float) -> AsyncGenerator[AudioHop, None]:
             task = UtteranceTask(request_id, utterance, lead_s)
-            return watch.listen(audio_of(task, self._vocoder, self.args.playback))
+            return self._admission.made(watch.listen(audio_of(task, self._vocoder, self.args.playback)))
 
         async with aclosing(plan(next_utterance, start).play()) as chunks:
             async for chunk in chunks:
@@ -192,12 +222,6 @@ class SpeechService:
         make = partial(self._planner.streamed_utterance, request)
         make(0)
 
-        def start(
-            utterance: Utterance, lead_s: float, source: TextSource, text_age_s: Callable[[], float]
-        ) -> AsyncGenerator[AudioHop, None]:
-            task = UtteranceTask(request_id, utterance, lead_s, text=source)
-            return watch.listen(audio_of(task, self._vocoder, self.args.playback, text_age_s))
-
         async with StreamedUtterances(
             pieces,
             self._planner.streamed(request),
@@ -206,6 +230,15 @@ class SpeechService:
             self._text_thread,
             self.args.limits.max_text_chars,
         ) as utterances:
+
+            def start(
+                utterance: Utterance, lead_s: float, source: TextSource, text_age_s: Callable[[], float]
+            ) -> AsyncGenerator[AudioHop, None]:
+                task = UtteranceTask(request_id, utterance, lead_s, text=source)
+                hops = watch.listen(audio_of(task, self._vocoder, self.args.playback, text_age_s))
+                # How fast it is made says something of the stages only where none of it waits for text.
+                return self._admission.made(hops) if utterances.complete(utterance) else hops
+
             player = plan(utterances.next_utterance, partial(utterances.audio, start), ready=lambda: utterances.ready)
             async with aclosing(player.play()) as chunks:
                 async for chunk in chunks:

@@ -89,6 +89,10 @@ class StreamedUtterances:
             raise self._error
         return None
 
+    def complete(self, utterance: Utterance) -> bool:
+        """Whether all of its text has come."""
+        return utterance.index != self._growing
+
     async def audio(self, start: StartStreamed, utterance: Utterance, lead_s: float) -> AsyncGenerator[AudioHop, None]:
         """Audio of an utterance; if its text broke off, raises why."""
         index = utterance.index

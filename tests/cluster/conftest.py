@@ -30,6 +30,8 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def service() -> Iterator[LocalService]:
     config = read_config(Path(__file__).parents[2] / "serve_config.yaml")
+    # Many tests speak more at once than a small machine can in time; that they wait is tested in test_overload.
+    config["applications"][0]["args"]["admission"] = {"max_first_audio_s": 300}
     # Socket names are limited to 107 bytes, so the folder must be short.
     folder = tempfile.mkdtemp(prefix="cv", dir="/tmp")
     try:

@@ -20,6 +20,7 @@ from cosyvoice_core.inputs import Mode
 from deployments.args import AppArgs, Limits
 from deployments.ingress.deployment import make_api
 from deployments.ingress.service import SpeechService
+from deployments.mailbox import OverloadedError
 from deployments.messages import FirstAudio, SpeakCall, SpeechChunk, StageInfo
 
 RATE = 24000
@@ -291,7 +292,7 @@ async def test_a_body_beyond_the_limit_is_refused_while_it_arrives(
         (InputError("prompt_audio", "is silence", "speech"), 400, "prompt_audio"),
         (EngineError("not finite"), 500, None),
         (RuntimeError("secret detail"), 500, None),
-        (BackPressureError(num_queued_requests=3, max_queued_requests=3), 503, None),
+        (BackPressureError(num_queued_requests=3, max_queued_requests=3), 429, None),
         (ActorDiedError(), 503, None),
     ],
 )
@@ -302,6 +303,14 @@ async def test_failures_before_the_first_audio_are_errors_not_a_broken_200(
     message = refusal(await speak(client), status, param)
     assert "secret" not in message
     assert service.open == 0
+
+
+async def test_an_overloaded_service_says_when_to_try_again(client: httpx.AsyncClient, service: SilentStages) -> None:
+    service.fail_before = OverloadedError("no room", retry_after_s=6.2)
+    response = await speak(client)
+    assert refusal(response, 429, None) == "no room"
+    assert response.headers["retry-after"] == "7"
+    assert response.json()["error"]["code"] == "overloaded"
 
 
 async def test_a_failure_after_the_first_audio_never_looks_complete(

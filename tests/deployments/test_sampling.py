@@ -70,4 +70,4 @@ def test_the_answer_names_the_field_and_its_limit() -> None:
 
 def test_too_many_growing_texts_are_an_overload_not_a_mistake() -> None:
     answer = answer_for(OverloadedError("32 texts are being written on this replica already"))
-    assert (answer.status, answer.code) == (503, "overloaded")
+    assert (answer.status, answer.code) == (429, "overloaded")
