@@ -6,12 +6,13 @@ import json
 from typing import Annotated, Literal
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from starlette.datastructures import UploadFile
 
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.inputs import Mode
 from cosyvoice_core.utterance import MAX_SEED, MAX_SPEED, MIN_SPEED
+from deployments.ingress.framing import AudioForm, Format
 from deployments.messages import SpeakCall
 from deployments.sampling import (
     MAX_TEMPERATURE,
@@ -22,7 +23,9 @@ from deployments.sampling import (
     SamplingSettings,
 )
 
-Format = Literal["wav", "pcm"]
+MIN_VOLUME, MAX_VOLUME = 0.0, 4.0
+OUTPUT_RATES = (8000, 16000, 24000, 48000)
+"""Hz; those that all formats have."""
 
 
 class SamplingBody(BaseModel):
@@ -48,12 +51,22 @@ class SpeechBody(BaseModel):
 
     model: str = Field(default="cosyvoice2", max_length=200)
     input: str = Field(description="the text to speak")
-    voice: Annotated[str, Field(max_length=200)] | None = Field(default=None, description="name of a saved voice")
-    response_format: Format = "wav"
+    voice: Annotated[str, Field(max_length=200)] | None = Field(
+        default=None, description='name of a saved voice, or {"id": name}'
+    )
+    response_format: Format = Field(default="mp3", description="pcm: 16-bit little endian, mono, no header")
     speed: float = Field(default=1.0, ge=MIN_SPEED, le=MAX_SPEED, allow_inf_nan=False)
     instructions: str = Field(default="", description="how to speak, for example a dialect or an emotion")
     stream: bool = Field(default=True, description="extension: send audio while it is made")
-    stream_format: Literal["audio"] = "audio"
+    stream_format: Literal["audio", "sse"] = Field(
+        default="audio", description="sse: server-sent events that carry the audio in base64"
+    )
+    sample_rate: int | None = Field(
+        default=None, description=f"extension: Hz, one of {OUTPUT_RATES}; the model's own if left out"
+    )
+    volume: float = Field(
+        default=1.0, ge=MIN_VOLUME, le=MAX_VOLUME, allow_inf_nan=False, description="extension: factor of loudness"
+    )
     prompt_text: str = Field(default="", max_length=2000, description="extension: what is said in the prompt audio")
     mode: Mode | None = Field(default=None, description="extension: how the voice is used; chosen by what is given")
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="extension: same seed, same audio")
@@ -64,6 +77,28 @@ class SpeechBody(BaseModel):
         default=True, description="extension: false renders as fast as possible, for files rather than listeners"
     )
     pause_s: float | None = Field(default=None, ge=0, le=10, description="extension: silence between segments")
+
+    @field_validator("voice", mode="before")
+    @classmethod
+    def _name_or_id(cls, voice: object) -> object:
+        """OpenAI's clients write a voice of one's own as an object."""
+        return voice["id"] if isinstance(voice, dict) and set(voice) == {"id"} else voice
+
+    @field_validator("sample_rate")
+    @classmethod
+    def _a_rate_of_all_formats(cls, rate: int | None) -> int | None:
+        if rate is not None and rate not in OUTPUT_RATES:
+            raise ValueError(f"{rate} is not offered; allowed are {', '.join(map(str, OUTPUT_RATES))}")
+        return rate
+
+    @model_validator(mode="after")
+    def _events_are_a_stream(self) -> SpeechBody:
+        if self.stream_format == "sse" and not self.stream:
+            raise ValueError("stream_format sse needs stream=true")
+        return self
+
+    def form(self, model_rate: int) -> AudioForm:
+        return AudioForm(self.response_format, self.sample_rate or model_rate, self.volume)
 
     def call(self, prompt_audio: bytes | None) -> SpeakCall:
         """Raises InputError for a mode that this route does not serve."""

@@ -32,11 +32,13 @@ class Answer:
     code: str | None = None
     retry_after_s: float | None = None
 
+    def body(self) -> dict[str, str | None]:
+        return {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+
     def response(self) -> JSONResponse:
-        body = {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
         # Whole seconds, as HTTP has it.
         headers = {"Retry-After": str(max(math.ceil(self.retry_after_s), 1))} if self.retry_after_s else None
-        return JSONResponse(body, status_code=self.status, headers=headers)
+        return JSONResponse({"error": self.body()}, status_code=self.status, headers=headers)
 
 
 def invalid(message: str, param: str | None = None, *, status: int = 400, code: str | None = None) -> Answer:

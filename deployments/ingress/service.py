@@ -67,6 +67,8 @@ class SpeechService:
         voices = load_saved_voices(saved, tokenizer.encode, flow=config.flow) if saved else {}
         self.args = args
         self.sample_rate = config.sample_rate
+        self.token_rate = config.token_rate
+        self._tokenizer = tokenizer
         self.voices = VoiceRegistry(voices, config.token_rate)
         self._text = text
         self._planner = UtterancePlanner(
@@ -90,6 +92,11 @@ class SpeechService:
     def listeners(self) -> int:
         """Calls that are admitted and not ended, but for files."""
         return self._admission.listeners
+
+    async def text_tokens(self, text: str) -> int:
+        """Of a text as it was given, for the account of what was used."""
+        ids = await asyncio.get_running_loop().run_in_executor(self._text_thread, self._tokenizer.encode, text)
+        return len(ids)
 
     @property
     def waiting(self) -> int:

@@ -8,7 +8,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from deployments.ingress.body import SpeechBody, read_speech_body
-from deployments.ingress.framing import MEDIA_TYPES, AudioResponse, framed, whole
+from deployments.ingress.events import MEDIA_TYPE as EVENTS
+from deployments.ingress.events import speech_events
+from deployments.ingress.framing import MEDIA_TYPES, AudioResponse, Framing, framed, whole
 from deployments.ingress.service import SpeechService
 from deployments.messages import FirstAudio
 
@@ -35,7 +37,9 @@ def speech_routes(service: SpeechService) -> APIRouter:
         "/v1/audio/speech",
         summary="Speak a text",
         response_class=Response,
-        responses={200: {"content": {"audio/wav": {}, "audio/pcm": {}}, "description": "audio, 24 kHz mono"}},
+        responses={
+            200: {"content": {kind: {} for kind in (*MEDIA_TYPES.values(), EVENTS)}, "description": "audio, mono"}
+        },
         openapi_extra={
             "requestBody": {
                 "required": True,
@@ -49,8 +53,9 @@ def speech_routes(service: SpeechService) -> APIRouter:
     async def speech(request: Request) -> Response:
         body, call = await read_speech_body(request)
         request_id = request_id_of(request)
-        headers = {REQUEST_ID: request_id, "x-sample-rate": str(service.sample_rate)}
-        media_type = MEDIA_TYPES[body.response_format]
+        form = body.form(service.sample_rate)
+        headers = {REQUEST_ID: request_id, "x-sample-rate": str(form.sample_rate)}
+        framing = Framing(form, service.sample_rate, whole=not body.stream)
         chunks = service.speak(call, request_id, streamed=body.stream)
         try:
             # Nothing is answered before there is audio: a failure until then is an error, not a broken 200.
@@ -58,13 +63,22 @@ def speech_routes(service: SpeechService) -> APIRouter:
             if first.first_audio is not None:
                 headers["server-timing"] = server_timing(first.first_audio)
             if not body.stream:
-                audio = await whole(first, chunks, body.response_format, service.sample_rate)
-                return Response(audio, media_type=media_type, headers=headers)
+                audio = await whole(first, chunks, framing)
+                return Response(audio, media_type=MEDIA_TYPES[body.response_format], headers=headers)
         except BaseException:
             await chunks.aclose()
             raise
-        audio_stream = framed(first, chunks, body.response_format, service.sample_rate)
-        return AudioResponse(audio_stream, media_type, headers)
+        if body.stream_format == "sse":
+            events = speech_events(
+                first,
+                chunks,
+                framing,
+                source_rate=service.sample_rate,
+                token_rate=service.token_rate,
+                text_tokens=await service.text_tokens(body.input),
+            )
+            return AudioResponse(events, EVENTS, {**headers, "cache-control": "no-cache"})
+        return AudioResponse(framed(first, chunks, framing), MEDIA_TYPES[body.response_format], headers)
 
     return router
 

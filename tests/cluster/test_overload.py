@@ -19,7 +19,8 @@ def url() -> Iterator[str]:
 
 
 async def speak(client: httpx.AsyncClient, seed: int, **body: object) -> httpx.Response:
-    call = {"input": "The train leaves at nine in the morning.", "voice": "demo_male", "seed": seed, **body}
+    text = "The train leaves at nine in the morning."
+    call = {"input": text, "voice": "demo_male", "response_format": "wav", "seed": seed, **body}
     return await client.post("/v1/audio/speech", json=call, timeout=120)
 
 
