@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from cosyvoice_core.inputs import FloatArray, Mode
-from cosyvoice_core.utterance import Utterance
+from cosyvoice_core.utterance import MAX_SEED, Utterance
 from deployments.mailbox import TextSource
 from deployments.sampling import SamplingSettings
 
@@ -111,13 +112,29 @@ class StreamCutError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
+class ResumePoint:
+    """Where an answer was cut: all text segments before `segment` were heard, and so many samples from its start on.
+
+    An answer is a function of its call and seed, so this and the same call are all that any replica needs to give the
+    rest. Segments before are not computed. Of an answer whose segments are not known it is (0, all samples heard).
+    """
+
+    segment: int = 0
+    samples: int = 0
+
+
+FROM_THE_START = ResumePoint()
+
+
+@dataclass(frozen=True, slots=True)
 class SpeakCall:
     """What a door asks of the service, already in the service's terms; every door builds one of these.
 
     The text is complete, or where it arrives while it is being written. The voice is a saved one by name, or prompt
     audio (any container) with its transcript or without. seed None draws one; greedy takes the likeliest token
     always. realtime bounds how far the service runs ahead of a listener; without it a text is rendered as fast as it
-    can be. Under load calls of higher priority are admitted first.
+    can be. Under load calls of higher priority are admitted first. resume asks for the rest of an answer that was cut,
+    by the same call with the same seed.
     """
 
     text: str | TextSource
@@ -134,6 +151,12 @@ class SpeakCall:
     realtime: bool = True
     pause_s: float | None = None
     priority: int = 0
+    resume: ResumePoint = FROM_THE_START
+
+
+def seeded(call: SpeakCall) -> SpeakCall:
+    """The call with a seed, drawn if it had none, so that its answer can be asked for again."""
+    return call if call.seed is not None else replace(call, seed=secrets.randbelow(MAX_SEED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +181,7 @@ class FirstAudio:
 class SpeechChunk:
     """Samples (N,) float32 of the answer in order, and the text segment they belong to; `last` ends the answer.
 
+    The silence between two segments belongs to the second. A chunk may be empty.
     first_audio: on the answer's first chunk only.
     """
 

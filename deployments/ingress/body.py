@@ -13,7 +13,7 @@ from cosyvoice_core.errors import InputError
 from cosyvoice_core.inputs import Mode
 from cosyvoice_core.utterance import MAX_SEED, MAX_SPEED, MIN_SPEED
 from deployments.ingress.framing import AudioForm, Format
-from deployments.messages import SpeakCall
+from deployments.messages import ResumePoint, SpeakCall
 from deployments.sampling import (
     MAX_TEMPERATURE,
     MAX_TOP_K,
@@ -78,6 +78,13 @@ class SpeechBody(BaseModel):
     )
     pause_s: float | None = Field(default=None, ge=0, le=10, description="extension: silence between segments")
 
+    resume_from_sample: int = Field(
+        default=0,
+        ge=0,
+        description="extension: the rest of an answer that was cut, after so many samples; needs the first call's seed "
+        "(header x-seed) and all else as it was, format pcm or wav, no sample_rate",
+    )
+
     @field_validator("voice", mode="before")
     @classmethod
     def _name_or_id(cls, voice: object) -> object:
@@ -95,6 +102,14 @@ class SpeechBody(BaseModel):
     def _events_are_a_stream(self) -> SpeechBody:
         if self.stream_format == "sse" and not self.stream:
             raise ValueError("stream_format sse needs stream=true")
+        return self
+
+    @model_validator(mode="after")
+    def _a_rest_has_a_beginning(self) -> SpeechBody:
+        if self.resume_from_sample and (
+            self.seed is None or self.sample_rate is not None or self.response_format not in ("pcm", "wav")
+        ):
+            raise ValueError("resume_from_sample needs a seed, response_format pcm or wav, and no sample_rate")
         return self
 
     def form(self, model_rate: int) -> AudioForm:
@@ -118,6 +133,7 @@ class SpeechBody(BaseModel):
             lexicon=self.lexicon,
             realtime=self.realtime,
             pause_s=self.pause_s,
+            resume=ResumePoint(0, self.resume_from_sample),
         )
 
 

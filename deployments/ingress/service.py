@@ -35,7 +35,7 @@ from deployments.ingress.streamed import StreamedUtterances
 from deployments.ingress.utterance import audio_of
 from deployments.ingress.voices import VoiceRegistry
 from deployments.mailbox import TextSource
-from deployments.messages import AudioHop, FirstAudio, SpeakCall, SpeechChunk, StageInfo, UtteranceTask
+from deployments.messages import FROM_THE_START, AudioHop, FirstAudio, SpeakCall, SpeechChunk, StageInfo, UtteranceTask
 from deployments.stage import answer_of
 from deployments.text_source import MailboxOwner, TextReader
 from deployments.timing import RequestWatch
@@ -116,6 +116,8 @@ class SpeechService:
             )
         if len(call.lexicon) > limits.max_lexicon_entries:
             raise InputError("lexicon", f"{len(call.lexicon)} entries", f"at most {limits.max_lexicon_entries}")
+        if call.resume != FROM_THE_START and (call.seed is None or not isinstance(call.text, str)):
+            raise InputError("resume", "the answer cannot be told again", "the seed of the first call, a complete text")
         if call.voice is not None and call.prompt_audio is not None:
             raise InputError("voice", "both a voice name and prompt audio were given", "one of the two")
         if call.voice is None and call.prompt_audio is None:
@@ -196,15 +198,22 @@ class SpeechService:
             sample_rate=self.sample_rate,
             realtime=realtime,
             pause_s=self.args.playback.pause_s if call.pause_s is None else call.pause_s,
+            resume=call.resume,
         )
         if isinstance(call.text, str):
-            return self._speak_complete(request, request_id, watch, plan)
+            return self._speak_complete(request, request_id, watch, plan, call.resume.segment)
         return self._speak_growing(request, request_id, watch, self._pieces(call.text), plan)
 
     async def _speak_complete(
-        self, request: SpeechRequest, request_id: str, watch: RequestWatch, plan: Callable[..., SegmentPlayer]
+        self,
+        request: SpeechRequest,
+        request_id: str,
+        watch: RequestWatch,
+        plan: Callable[..., SegmentPlayer],
+        first_segment: int,
     ) -> AsyncGenerator[SpeechChunk, None]:
-        utterances = self._planner.utterances(request)
+        planned = self._planner.utterances(request)
+        utterances = (utterance for utterance in planned if utterance.index >= first_segment)
 
         async def next_utterance() -> Utterance | None:
             return await asyncio.get_running_loop().run_in_executor(self._text_thread, next, utterances, None)
