@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -138,25 +139,27 @@ async def chaos(cluster: FakeCluster, app: str, options: argparse.Namespace) -> 
     kinds = options.kinds or [*STAGES, NODE, RAYLET, FROZEN, *([ENGINE] if engine == "vllm" else [])]
     killer = Killer(cluster, app, kinds, options.seed)
     killing = asyncio.create_task(killer.run(options.kills, (options.pause_s / 2, options.pause_s * 3 / 2)))
-    places = asyncio.Semaphore(options.together)
+    numbers, heard = itertools.count(), list[Heard]()
 
-    async def one(number: int) -> Heard:
-        async with places:
+    async def come_again() -> None:
+        """One after another, as many as were asked for, and for as long as so many kills are not done."""
+        while (number := next(numbers)) < options.streams or (options.kills is not None and not killing.done()):
             index = choose(of, options.seed, number)
-            heard = await listen(client, of[index])
-            heard.compare(expected[index])
-            if heard.problem:
-                print(f"listener {number}, call {index}: {heard.problem}", file=sys.stderr, flush=True)
-            heard.samples.clear()
-            return heard
+            one = await listen(client, of[index])
+            one.compare(expected[index])
+            if one.problem:
+                print(f"listener {number}, call {index}: {one.problem}", file=sys.stderr, flush=True)
+            one.samples.clear()
+            heard.append(one)
 
     began = time.monotonic()
-    everyone = asyncio.gather(*(one(number) for number in range(options.streams)))
-    await asyncio.wait({everyone, killing}, return_when=asyncio.FIRST_COMPLETED)
-    heard = await everyone
+    async with asyncio.TaskGroup() as listeners:
+        for _ in range(options.together):
+            listeners.create_task(come_again())
     killer.stopped = True
     await killing
     report.seconds = time.monotonic() - began
+    report.streams = len(heard)
     report.kills = killer.kills
     report.problems = [one.problem for one in heard if one.problem]
     report.broken_streams = len(report.problems)
@@ -209,10 +212,10 @@ def run(options: argparse.Namespace) -> Report:
 def main(argv: list[str] | None = None) -> int:
     """Exit code 1 unless something was killed, and no stream broke, no work is orphaned and nothing leaked."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--streams", type=int, default=200, help="listeners in all")
+    parser.add_argument("--streams", type=int, default=200, help="listeners in all, at least")
     parser.add_argument("--together", type=int, default=4, help="listeners at once")
     parser.add_argument("--seed", type=int, default=0, help="of what is killed when, and who says what")
-    parser.add_argument("--kills", type=int, help="at most so many; else as long as there are listeners")
+    parser.add_argument("--kills", type=int, help="so many, with listeners until then; else as long as they last")
     parser.add_argument(
         "--kinds", nargs="*", help=f"what is killed: {', '.join([*STAGES, NODE, RAYLET, FROZEN, ENGINE])}"
     )

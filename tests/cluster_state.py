@@ -19,6 +19,7 @@ from ray.serve.schema import ReplicaState, ServeInstanceDetails
 from deployments.messages import StageInfo
 
 STAGES = ("VoiceEncoder", "SpeechLM", "FlowDecoder", "Vocoder")
+ALL = ("Ingress", *STAGES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +77,12 @@ def engines_of(process: int) -> list[int]:
 
 
 async def stage_infos(app: str, timeout_s: float = 30) -> list[StageInfo]:
-    """What every replica of every stage says of itself. A handle's calls go anywhere, so each is asked until all
+    """What every replica says of itself, ingress included. A handle's calls go anywhere, so each is asked until all
     have answered; raises TimeoutError."""
     wanted = {
         stage: {replica.process for replica in (await asyncio.to_thread(application, app)).replicas
                 if replica.deployment == stage}
-        for stage in STAGES
+        for stage in ALL
     }  # fmt: skip
     found: dict[int, StageInfo] = {}
     async with asyncio.timeout(timeout_s):

@@ -127,7 +127,7 @@ def fake_cluster(workers: int, config: dict[str, Any]) -> Iterator[tuple[FakeClu
     os.environ.update(_QUICK)
     cluster = FakeCluster(workers)
     try:
-        yield cluster, start(config, port=_free_port())
+        yield cluster, start(config, port=free_port())
     finally:
         stop()
         cluster.shutdown()
@@ -138,7 +138,7 @@ def fake_cluster(workers: int, config: dict[str, Any]) -> Iterator[tuple[FakeClu
                 os.environ[name] = value
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
