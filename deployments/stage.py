@@ -12,7 +12,7 @@ from grpc.aio import AioRpcError
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.handle import DeploymentHandle
 
-from deployments.args import DType, StageArgs
+from deployments.args import DType, PlaybackArgs, StageArgs
 from deployments.heap import HeapTrim
 from deployments.messages import StreamCutError
 from deployments.text_source import cause_of
@@ -88,11 +88,11 @@ async def hops_of(
             stream.cancel()
 
 
-async def answer_of(handle: DeploymentHandle, method: str, *args: Any, retries: int, pause_s: float) -> Any:
+async def answer_of(handle: DeploymentHandle, method: str, *args: Any, playback: PlaybackArgs) -> Any:
     """The answer of a stage's method that may be asked again, which it is elsewhere when its replica is lost.
 
     By gRPC as streams are: the answer is nowhere but here, so that no node's death can take it back. Raises what the
-    stage raises, and StreamCutError when replicas were lost too often. pause_s: before the second retry; doubles.
+    stage raises, and StreamCutError when replicas were lost too often; playback says how often, see `audio_of`.
     """
     call = handle.options(method_name=method, _by_reference=False)
     failures = 0
@@ -101,7 +101,7 @@ async def answer_of(handle: DeploymentHandle, method: str, *args: Any, retries: 
             return await call.remote(*args)
         except (RayActorError, AioRpcError) as error:
             failures += 1
-            if failures > retries:
+            if failures > playback.max_replays:
                 raise StreamCutError(f"{method!r} was lost with its replica") from error
         if failures > 1:
-            await asyncio.sleep(pause_s * 2 ** (failures - 2))
+            await asyncio.sleep(playback.replay_pause_s * 2 ** (failures - 2))

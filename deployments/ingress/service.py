@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
@@ -38,7 +38,7 @@ from deployments.mailbox import TextSource
 from deployments.messages import FROM_THE_START, AudioHop, FirstAudio, SpeakCall, SpeechChunk, StageInfo, UtteranceTask
 from deployments.stage import answer_of
 from deployments.text_source import MailboxOwner, TextReader
-from deployments.timing import RequestWatch
+from deployments.timing import RequestWatch, told
 
 logger = logging.getLogger("ray.serve")
 
@@ -183,7 +183,7 @@ class SpeechService:
                     listening.heard(len(chunk.samples) / self.sample_rate)
                 if first_audio is None:
                     first_audio = watch.first_audio()
-                    logger.info("request %s: first audio after %.3f s: %s", request_id, *_told(first_audio))
+                    logger.info("request %s: first audio after %.3f s: %s", request_id, *told(first_audio))
                     yield replace(chunk, first_audio=first_audio)
                 else:
                     yield chunk
@@ -201,20 +201,14 @@ class SpeechService:
             resume=call.resume,
         )
         if isinstance(call.text, str):
-            return self._speak_complete(request, request_id, watch, plan, call.resume.segment)
+            planned = self._planner.utterances(request)
+            wanted = (utterance for utterance in planned if utterance.index >= call.resume.segment)
+            return self._speak_complete(wanted, request_id, watch, plan)
         return self._speak_growing(request, request_id, watch, self._pieces(call.text), plan)
 
     async def _speak_complete(
-        self,
-        request: SpeechRequest,
-        request_id: str,
-        watch: RequestWatch,
-        plan: Callable[..., SegmentPlayer],
-        first_segment: int,
+        self, utterances: Iterator[Utterance], request_id: str, watch: RequestWatch, plan: Callable[..., SegmentPlayer]
     ) -> AsyncGenerator[SpeechChunk, None]:
-        planned = self._planner.utterances(request)
-        utterances = (utterance for utterance in planned if utterance.index >= first_segment)
-
         async def next_utterance() -> Utterance | None:
             return await asyncio.get_running_loop().run_in_executor(self._text_thread, next, utterances, None)
 
@@ -276,13 +270,8 @@ class SpeechService:
         if isinstance(call.text, str):
             # A text without words is not worth the models that read a voice.
             await loop.run_in_executor(self._text_thread, partial(self._planner.check_text, request))
-        encoded: EncodedVoice = await answer_of(
-            self._stages["VoiceEncoder"],
-            "encode",
-            call.prompt_audio,
-            retries=self.args.playback.max_replays,
-            pause_s=self.args.playback.replay_pause_s,
-        )
+        encoder, playback = self._stages["VoiceEncoder"], self.args.playback
+        encoded: EncodedVoice = await answer_of(encoder, "encode", call.prompt_audio, playback=playback)
         if not call.prompt_text.strip():
             return encoded.prompt
         transcript, ids = await loop.run_in_executor(
@@ -303,9 +292,3 @@ class SpeechService:
 
         infos = await asyncio.gather(*(ask(handle) for handle in self._stages.values()))
         return dict(zip(self._stages, infos, strict=True))
-
-
-def _told(first_audio: FirstAudio) -> tuple[float, str]:
-    """Total and parts for people, those below a millisecond left out."""
-    parts = ", ".join(f"{name} {seconds:.3f}" for name, seconds in first_audio.parts if seconds >= 0.001)
-    return first_audio.total_s, parts

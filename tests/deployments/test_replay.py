@@ -141,9 +141,9 @@ class LosingEncoder(BreakingVocoder):
 
 
 async def test_a_lost_voice_encoder_is_asked_again() -> None:
-    assert await answer_of(LosingEncoder(2), "encode", b"audio", retries=2, pause_s=0) == b"audio"
+    assert await answer_of(LosingEncoder(2), "encode", b"audio", playback=PLAYBACK) == b"audio"
     with pytest.raises(StreamCutError):
-        await answer_of(LosingEncoder(3), "encode", b"audio", retries=2, pause_s=0)
+        await answer_of(LosingEncoder(3), "encode", b"audio", playback=PLAYBACK)
 
 
 async def test_replays_without_sound_come_after_growing_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
