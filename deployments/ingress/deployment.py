@@ -70,6 +70,7 @@ class Ingress:
     async def reconfigure(self, user_config: object) -> None:
         """Called by Serve at start and when `user_config` changes; counts for calls that come later."""
         self._live.take(user_config, self._service.reconfigure)
+        self._service.config_problem = self._live.problem
 
     async def info(self) -> StageInfo:
         """What this replica holds; `running` are listeners who are in."""

@@ -66,6 +66,7 @@ class SpeechService:
         saved = directory.saved_voices
         voices = load_saved_voices(saved, tokenizer.encode, flow=config.flow) if saved else {}
         self.args = args
+        self.config_problem = ""
         self.sample_rate = config.sample_rate
         self.token_rate = config.token_rate
         self._tokenizer = tokenizer

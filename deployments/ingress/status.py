@@ -24,6 +24,7 @@ def status_routes(service: SpeechService) -> APIRouter:
                 "status": "ok" if ready else "degraded",
                 "model": service.args.model_name,
                 "sample_rate": service.sample_rate,
+                "config_problem": service.config_problem,
                 "stages": {name: asdict(info) if info else None for name, info in stages.items()},
             }
         )

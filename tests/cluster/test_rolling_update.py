@@ -7,13 +7,14 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from ray import serve
 
 from deployments.client import CosyVoiceClient
-from deployments.local import LocalService, read_config, redeploy
+from deployments.local import LocalService, redeploy
 from deployments.messages import StageInfo
-from tests.cluster.test_service import CONFIG, LONG
+from tests.cluster.test_service import LONG
 from tests.cluster_state import application, until
 from tests.listeners import Call, Heard, listen, references
 
@@ -26,9 +27,9 @@ CALLS = [
 
 
 @pytest.fixture
-def config(service: LocalService) -> Iterator[dict[str, Any]]:
+def config(service: LocalService, deployed_config: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """To be changed and deployed; all is as it was afterwards, on replicas that may be new."""
-    deployed = read_config(CONFIG)
+    deployed = copy.deepcopy(deployed_config)
     yield copy.deepcopy(deployed)
     for deployment in deployed["applications"][0]["deployments"]:
         deployment["user_config"] = {}
@@ -116,5 +117,7 @@ async def test_a_replica_refuses_a_wrong_config_says_so_and_goes_on(
     monkeypatch.setattr("deployments.local.check_user_configs", lambda _application: None)
     await asyncio.to_thread(redeploy, config)
     assert await until(lambda: "playback.pause_s" in ingress_info(service).config_problem, 30)
+    health = await asyncio.to_thread(httpx.get, f"{service.url}/health", timeout=30)
+    assert "playback.pause_s" in health.json()["config_problem"]
     assert (await listen(client, CALLS[1])).problem == ""
     assert await asyncio.to_thread(processes, service) == before
