@@ -148,6 +148,10 @@ class Limits(_Args):
     max_unstreamed_chars: int = Field(default=10_000, ge=1, description="answers sent whole, with stream=false")
     max_instruction_chars: int = Field(default=500, ge=1)
     max_lexicon_entries: int = Field(default=1_000, ge=0)
+    live_contexts: int = Field(default=8, ge=1, description="contexts at once on one WebSocket")
+    live_idle_s: float = Field(
+        default=300.0, gt=0, description="a WebSocket on which nothing is spoken and nothing comes is closed"
+    )
 
 
 class PlaybackArgs(_Args):

@@ -16,6 +16,8 @@ from starlette.exceptions import HTTPException
 from deployments.args import AppArgs
 from deployments.ingress.errors import answer_for, invalid
 from deployments.ingress.limits import BodyLimit
+from deployments.ingress.live.door import live_routes
+from deployments.ingress.official import official_routes
 from deployments.ingress.service import SpeechService
 from deployments.ingress.speech import speech_routes
 from deployments.ingress.status import status_routes
@@ -94,6 +96,8 @@ def make_api(service: SpeechService) -> FastAPI:
     api = FastAPI(title="CosyVoice2 speech service", version="0.1.0")
     api.add_middleware(BodyLimit, max_bytes=service.args.limits.max_body_bytes)
     api.include_router(speech_routes(service))
+    api.include_router(live_routes(service))
+    api.include_router(official_routes(service))
     api.include_router(status_routes(service))
 
     async def failed(_request: Request, error: Exception) -> JSONResponse:

@@ -30,12 +30,13 @@ from cosyvoice_core.voice.encoder import EncodedVoice
 from cosyvoice_core.voice.saved import load_saved_voices
 from deployments.args import AppArgs
 from deployments.ingress.admission.admission import Admission, Listening
+from deployments.ingress.checks import check_text
 from deployments.ingress.playback import SegmentPlayer
 from deployments.ingress.streamed import StreamedUtterances
 from deployments.ingress.utterance import audio_of
 from deployments.ingress.voices import VoiceRegistry
 from deployments.mailbox import TextSource
-from deployments.messages import FROM_THE_START, AudioHop, FirstAudio, SpeakCall, SpeechChunk, StageInfo, UtteranceTask
+from deployments.messages import AudioHop, FirstAudio, SpeakCall, SpeechChunk, StageInfo, UtteranceTask
 from deployments.stage import answer_of
 from deployments.text_source import MailboxOwner, TextReader
 from deployments.timing import RequestWatch, told
@@ -107,8 +108,7 @@ class SpeechService:
     def request_of(self, call: SpeakCall, *, streamed: bool) -> SpeechRequest:
         """The request but for its voice. Raises InputError for whatever can be told before any stage works."""
         limits = self.args.limits
-        if isinstance(call.text, str):
-            self._check_text(call.text, streamed=streamed)
+        check_text(call, limits, streamed=streamed)
         if len(call.instructions) > limits.max_instruction_chars:
             raise InputError(
                 "instructions",
@@ -117,8 +117,6 @@ class SpeechService:
             )
         if len(call.lexicon) > limits.max_lexicon_entries:
             raise InputError("lexicon", f"{len(call.lexicon)} entries", f"at most {limits.max_lexicon_entries}")
-        if call.resume != FROM_THE_START and (call.seed is None or not isinstance(call.text, str)):
-            raise InputError("resume", "the answer cannot be told again", "the seed of the first call, a complete text")
         if call.voice is not None and call.prompt_audio is not None:
             raise InputError("voice", "both a voice name and prompt audio were given", "one of the two")
         if call.voice is None and call.prompt_audio is None:
@@ -144,19 +142,25 @@ class SpeechService:
             lexicon=Lexicon.from_mapping(call.lexicon),
         )
 
-    def _check_text(self, text: str, *, streamed: bool) -> None:
-        limits = self.args.limits
-        if not text.strip():
-            raise InputError("input", "the text is empty", "some words to speak")
-        most = limits.max_text_chars if streamed else limits.max_unstreamed_chars
-        if len(text) > most:
-            kind = "a streamed answer" if streamed else "an answer sent whole; use stream=true for more"
-            raise InputError("input", f"the text has {len(text)} characters", f"at most {most} for {kind}")
-
     async def open_text(self) -> TextSource:
         """Where a caller can write a text that is to be spoken while it is written. Raises OverloadedError."""
         assert self._texts is not None
         return await self._texts.open()
+
+    async def write_text(self, source: TextSource, piece: str) -> None:
+        """More of a text that was opened here. Raises InputError when it is too long or nobody speaks it any more."""
+        assert self._texts is not None
+        await self._texts.put(source, (piece,))
+
+    async def end_text(self, source: TextSource) -> None:
+        """A text that was opened here is complete."""
+        assert self._texts is not None
+        await self._texts.put(source, (), True)
+
+    def drop_text(self, source: TextSource) -> None:
+        """Forget a text that was opened here."""
+        assert self._texts is not None
+        self._texts.drop(source)
 
     async def speak(
         self, call: SpeakCall, request_id: str, *, streamed: bool = True

@@ -7,7 +7,7 @@ import uuid
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from deployments.ingress.body import SpeechBody, read_speech_body
+from deployments.ingress.body import PROMPT_AUDIO, SpeechBody, read_speech_body
 from deployments.ingress.events import MEDIA_TYPE as EVENTS
 from deployments.ingress.events import speech_events
 from deployments.ingress.framing import MEDIA_TYPES, AudioResponse, Framing, framed, whole
@@ -90,6 +90,6 @@ def _form_schema() -> dict[str, object]:
     schema["properties"]["prompt_audio"] = {
         "type": "string",
         "format": "binary",
-        "description": "voice to speak in: 0.5 to 30 s of speech as WAV, FLAC, MP3, OGG or M4A",
+        "description": PROMPT_AUDIO,
     }
     return schema

@@ -1,0 +1,1 @@
+"""The live door: text in pieces in, audio out, on one WebSocket."""
