@@ -126,6 +126,8 @@ def fake_cluster(workers: int, config: dict[str, Any]) -> Iterator[tuple[FakeClu
     kept = {name: os.environ.get(name) for name in _QUICK}
     os.environ.update(_QUICK)
     cluster = FakeCluster(workers)
+    # Else a time limit from outside would leave all nodes behind. Ray sets a handler of its own while it starts.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         yield cluster, start(config, port=free_port())
     finally:
