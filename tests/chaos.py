@@ -24,7 +24,7 @@ from random import Random
 import numpy as np
 
 from deployments.client import CosyVoiceClient
-from tests.cluster_state import STAGES, application, engines_of, stage_infos, until
+from tests.cluster_state import STAGES, application, engines_of, left_in, stage_infos, until
 from tests.fake_cluster import FakeCluster, fake_cluster, origin, service_config
 from tests.listeners import Heard, calls, choose, listen, references
 
@@ -53,6 +53,7 @@ class Report:
     broken_streams: int = 0
     orphans: int = 0
     leaks: int = 0
+    left: dict[str, dict[str, int]] = field(default_factory=dict)
     seconds: float = 0.0
     hit: int = 0
     gap_s: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -165,7 +166,9 @@ async def chaos(cluster: FakeCluster, app: str, options: argparse.Namespace) -> 
     report.problems = [one.problem for one in heard if one.problem]
     report.broken_streams = len(report.problems)
     note_gaps(report, heard, killer.times)
-    await note_left(report, app)
+    left = await left_in(app, 10)
+    report.orphans, report.leaks = sum(left.running.values()), sum(left.held.values())
+    report.left = asdict(left)
     return report
 
 
@@ -184,17 +187,6 @@ def percentiles(values: list[float]) -> dict[str, float]:
         return {}
     found = np.percentile(values, [50, 95, 99, 100]).round(3).tolist()
     return dict(zip(("p50", "p95", "p99", "max"), found, strict=True))
-
-
-async def note_left(report: Report, app: str, patience_s: float = 10) -> None:
-    """What is open and held after all have ended and stages had time to notice."""
-    deadline = time.monotonic() + patience_s
-    while True:
-        infos = await stage_infos(app)
-        report.orphans, report.leaks = sum(info.running for info in infos), sum(info.held for info in infos)
-        if not (report.orphans or report.leaks) or time.monotonic() > deadline:
-            return
-        await asyncio.sleep(0.5)
 
 
 def run(options: argparse.Namespace) -> Report:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -102,3 +103,28 @@ async def until(true: Callable[[], bool], timeout_s: float, look_s: float = 0.1)
             return False
         await asyncio.sleep(look_s)
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Calls open, and what is held for calls, by deployment; those with none are left out."""
+
+    running: dict[str, int]
+    held: dict[str, int]
+
+    def __bool__(self) -> bool:
+        return bool(self.running or self.held)
+
+
+async def left_in(app: str, patience_s: float) -> Left:
+    """What there is after replicas had time to notice that all calls have ended."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        running, held = Counter[str](), Counter[str]()
+        for info in await stage_infos(app):
+            running[info.stage] += info.running
+            held[info.stage] += info.held
+        left = Left({name: count for name, count in running.items() if count}, {n: c for n, c in held.items() if c})
+        if not left or time.monotonic() > deadline:
+            return left
+        await asyncio.sleep(0.5)

@@ -15,7 +15,6 @@ import shutil
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,7 +26,7 @@ import psutil
 
 from deployments.client import CosyVoiceClient
 from deployments.local import LocalService, start, stop
-from tests.cluster_state import application, engines_of, stage_infos
+from tests.cluster_state import application, engines_of, left_in
 from tests.fake_cluster import free_port, origin, service_config
 
 PROMPTS = sorted((Path(__file__).parents[1] / "checkpoints" / "demo" / "prompts").glob("*.wav"))
@@ -54,18 +53,19 @@ _REFUSED = (429, 503)
 @dataclass
 class Report:
     """calls by kind; refused: by admission, of those; failures: answers that should have been others; growth: of each
-    process over the second half, MB by the slope of a line, and percent of its median size."""
+    process over the second half, MB by the slope of a line, and percent of its median size. orphans, leaks: calls open,
+    and what is held for calls, after all have ended, by deployment."""
 
     minutes: float
     seed: int
-    calls: Counter[str] = field(default_factory=Counter)
+    calls: dict[str, int] = field(default_factory=dict)
     refused: int = 0
     failures: list[str] = field(default_factory=list)
     rss_mb: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     growth_mb: dict[str, float] = field(default_factory=dict)
     growth_percent: dict[str, float] = field(default_factory=dict)
-    orphans: int = 0
-    leaks: int = 0
+    orphans: dict[str, int] = field(default_factory=dict)
+    leaks: dict[str, int] = field(default_factory=dict)
     replaced: int = 0
 
     def sound(self, growth_percent: float) -> bool:
@@ -76,7 +76,7 @@ class Report:
 class Callers:
     """What one kind of caller does; each method is one visit and raises AssertionError for a wrong answer."""
 
-    def __init__(self, service: LocalService, seed: int, report: Report) -> None:
+    def __init__(self, service: LocalService, seed: int, of: list[str] | None, report: Report) -> None:
         self._url = f"{service.url}/v1/audio/speech"
         self._client = CosyVoiceClient(service.app_name)
         self._chance = Random(seed)
@@ -90,10 +90,11 @@ class Callers:
             "asks for what is not": self._is_wrong,
             "brings a voice": self._brings_a_voice,
         }
+        self._of = of or list(self.kinds)
 
     async def visit(self) -> None:
-        kind = self._chance.choice(list(self.kinds))
-        self._report.calls[kind] += 1
+        kind = self._chance.choice(self._of)
+        self._report.calls[kind] = self._report.calls.get(kind, 0) + 1
         try:
             await self.kinds[kind]()
         except Exception as error:  # noqa: BLE001 - whatever it is, a caller did not get what he should
@@ -213,7 +214,7 @@ class Sizes:
 async def soak(service: LocalService, options: argparse.Namespace) -> Report:
     """Callers for so many minutes, then a look at what is left."""
     report = Report(options.minutes, options.seed)
-    callers, sizes = Callers(service, options.seed, report), Sizes(service.app_name)
+    callers, sizes = Callers(service, options.seed, options.kinds, report), Sizes(service.app_name)
     began, until = time.monotonic(), time.monotonic() + 60 * options.minutes
 
     async def come_again() -> None:
@@ -231,14 +232,9 @@ async def soak(service: LocalService, options: argparse.Namespace) -> Report:
         for _ in range(options.together):
             everything.create_task(come_again())
     note_growth(report)
-    deadline = time.monotonic() + 60
-    while True:
-        infos = await stage_infos(service.app_name)
-        report.orphans, report.leaks = sum(info.running for info in infos), sum(info.held for info in infos)
-        if not (report.orphans or report.leaks) or time.monotonic() > deadline:
-            break
-        await asyncio.sleep(0.5)
-    report.replaced = len(sizes.processes - {info.process for info in infos})
+    left = await left_in(service.app_name, 30)
+    report.orphans, report.leaks = left.running, left.held
+    report.replaced = len(sizes.processes - {replica.process for replica in application(service.app_name).replicas})
     return report
 
 
@@ -271,12 +267,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--together", type=int, default=4, help="callers at once")
     parser.add_argument("--seed", type=int, default=0, help="of who comes when and says what")
+    parser.add_argument("--kinds", nargs="*", help="of callers, such as: leaves, 'stops writing'; all if left out")
     parser.add_argument("--engine", choices=("auto", "torch", "vllm"), default="auto", help="of the language model")
     parser.add_argument("--growth-percent", type=float, default=5, help="of any process over the second half, at most")
     parser.add_argument("--json", type=Path, help="write the report here")
     options = parser.parse_args(argv)
     report = run(options)
-    print(f"{report.calls.total()} calls, {report.refused} refused, {len(report.failures)} wrong: {dict(report.calls)}")
+    print(f"{sum(report.calls.values())} calls, {report.refused} refused, {len(report.failures)} wrong: {report.calls}")
     print(f"{report.orphans} orphans, {report.leaks} leaks, {report.replaced} replicas replaced")
     print("growth over the second half, MB: " + "  ".join(f"{name} {mb:+.1f}" for name, mb in report.growth_mb.items()))
     sound = report.sound(options.growth_percent)

@@ -46,5 +46,5 @@ def test_rude_callers_leave_nothing_behind(tmp_path: Path) -> None:
     record = report(tmp_path / "soak.json", "tests.soak", *options)
     assert sum(record["calls"].values()) > 10
     assert record["failures"] == []
-    assert (record["orphans"], record["leaks"], record["replaced"]) == (0, 0, 0)
+    assert (record["orphans"], record["leaks"], record["replaced"]) == ({}, {}, 0)
     assert len(record["rss_mb"]) == 5
