@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -81,15 +81,17 @@ class FlowDecoder:
                 watch.prepared()
                 async for hop in tokens:
                     watch.took_input()
-                    async for mel_hop in self._mel_of(hop, stream, clock, watch):
-                        audio_s = mel_hop.mel.shape[1] / self._frame_rate
-                        clock.sent(audio_s)
-                        self._meter.made(audio_s)
-                        yield replace(mel_hop, timings=(*hop.timings, watch.timing()))
+                    # Closed before the stream is, should this call be: its push is taken back first.
+                    async with aclosing(self._mel_of(hop, stream, clock, watch)) as mel_hops:
+                        async for mel_hop in mel_hops:
+                            audio_s = mel_hop.mel.shape[1] / self._frame_rate
+                            clock.sent(audio_s)
+                            self._meter.made(audio_s)
+                            yield replace(mel_hop, timings=(*hop.timings, watch.timing()))
 
     async def _mel_of(
         self, hop: TokenHop, stream: FlowStream, clock: ListenerClock, watch: StageWatch
-    ) -> AsyncIterator[MelHop]:
+    ) -> AsyncGenerator[MelHop, None]:
         """The chunks that a hop completes; its tokens go with the first of them, its end with the last."""
         ids, waiting = hop.ids, torch.zeros((self._model.config.mel_bins, 0))
         async with aclosing(self._engine.push(stream, hop.ids, clock, last=hop.last, began=watch.began)) as chunks:

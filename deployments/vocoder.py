@@ -6,7 +6,7 @@ All state of an utterance is local to one generator frame; the step loop of the 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 import torch
@@ -70,15 +70,16 @@ class Vocoder:
             async with hops_of(MelHop, self._flow_decoder, "decode", task) as mels:
                 async for hop in mels:
                     watch.took_input()
-                    async for audio in self._audio_of(hop, session, clock, watch):
-                        audio_s = len(audio.samples) / self._sample_rate
-                        clock.sent(audio_s)
-                        self._meter.made(audio_s)
-                        yield audio
+                    async with aclosing(self._audio_of(hop, session, clock, watch)) as pieces:
+                        async for audio in pieces:
+                            audio_s = len(audio.samples) / self._sample_rate
+                            clock.sent(audio_s)
+                            self._meter.made(audio_s)
+                            yield audio
 
     async def _audio_of(
         self, hop: MelHop, session: WaveformSession, clock: ListenerClock, watch: StageWatch
-    ) -> AsyncIterator[AudioHop]:
+    ) -> AsyncGenerator[AudioHop, None]:
         """The windows that a hop completes; its tokens go with the first of them, its end with the last."""
         ids = hop.ids
         mel = torch.from_numpy(hop.mel).to(self._device)

@@ -204,10 +204,12 @@ class FlowScheduler:
 
     def step(self, pushes: Sequence[Push]) -> list[Outcome]:
         """One Euler step for the most urgent of the pushes. While there are any, something goes on in every step."""
-        outcomes: list[Outcome] = []
+        # Whoever left may have closed his stream before his push was taken back; it must not cost the others theirs.
+        closed = [push for push in pushes if push.stream not in self._open]
+        outcomes = [Outcome(push, EngineError("the stream was closed")) for push in closed]
         ready: list[Push] = []
         waiting: list[Push] = []
-        for push in sorted(pushes, key=self._due):
+        for push in sorted((push for push in pushes if push.stream in self._open), key=self._due):
             if len(ready) == self._limits.batch:
                 break
             self._begin(push, ready, waiting, outcomes)
