@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cosyvoice_core.flow.runner import DEFAULT_PAGES
 from cosyvoice_core.flow.scheduler import SchedulerLimits
@@ -22,6 +23,8 @@ LMEngine = Literal["auto", "vllm", "torch"]
 CacheChoice = Literal["auto", "full", "compact"]
 GraphChoice = Literal["auto", "off"]
 
+_PROJECT = Path(__file__).resolve().parent.parent
+
 
 class _Args(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,14 +33,16 @@ class _Args(BaseModel):
 class StageArgs(_Args):
     """Where one stage computes."""
 
-    device: Device = "auto"
+    device: Device = Field(default="auto", description="auto: cuda where there is one, else cpu")
     threads: int = Field(default=1, ge=1, description="CPU threads of one replica")
 
 
 class FlowArgs(StageArgs):
     """The flow stage, see `cosyvoice_core.flow.scheduler` and `cosyvoice_core.flow.memory`."""
 
-    dtype: DType = "float32"
+    dtype: DType = Field(
+        default="float32", description="numbers it computes with; a GPU that must be faster: float16, see decisions.md"
+    )
     max_batch: int = Field(default=4, ge=1, description="utterances in one call of the estimator; more on a GPU")
     cache_bytes: int = Field(
         default=2 * 2**30, ge=0, description="caches of all utterances of a replica; beyond it they recompute"
@@ -88,7 +93,9 @@ class LMArgs(StageArgs):
     """The language model stage."""
 
     engine: LMEngine = Field(default="auto", description="auto: vllm where it can be imported, else torch")
-    dtype: DType = "float32"
+    dtype: DType = Field(
+        default="float32", description="only in float32 are the tokens of a seed the same in any company"
+    )
     max_sequences: int = Field(default=64, ge=1, description="utterances decoded together on one replica")
     vllm: VllmArgs = VllmArgs()
     max_paused_sequences: int = Field(
@@ -105,8 +112,10 @@ class LMArgs(StageArgs):
 class HopArgs(_Args):
     """Sizes of token hops, see `cosyvoice_core.hops.HopPlan`."""
 
-    min_first_tokens: int = Field(default=15, ge=1)
-    max_tokens: int = Field(default=50, ge=25)
+    min_first_tokens: int = Field(
+        default=15, ge=1, description="tokens of the first hop at least: fewer sound earlier, and run dry earlier"
+    )
+    max_tokens: int = Field(default=50, ge=25, description="to which later hops grow")
     align_prompts: bool = Field(
         default=True, description="cut up to 1 s off a prompt's start, so that every first hop is min_first_tokens long"
     )
@@ -121,10 +130,10 @@ class HopArgs(_Args):
 class SplitArgs(_Args):
     """Sizes of text segments, see `cosyvoice_core.text.split.SplitLimits`."""
 
-    max_tokens: int = Field(default=80, ge=24)
-    max_characters: int = Field(default=80, ge=24)
+    max_tokens: int = Field(default=80, ge=24, description="text tokens of a segment at most")
+    max_characters: int = Field(default=80, ge=24, description="the same in characters of Chinese, Japanese and Korean")
     join_tokens: int = Field(default=80, ge=1, description="short sentences are joined up to so many tokens")
-    join_characters: int = Field(default=80, ge=1)
+    join_characters: int = Field(default=80, ge=1, description="and up to so many characters")
 
     def limits(self) -> SplitLimits:
         return SplitLimits(**self.model_dump())
@@ -143,15 +152,17 @@ class StreamedArgs(_Args):
 class Limits(_Args):
     """What a request may ask for."""
 
-    max_body_bytes: int = Field(default=32 * 2**20, ge=1024)
+    max_body_bytes: int = Field(default=32 * 2**20, ge=1024, description="of a request, prompt audio included")
     max_text_chars: int = Field(default=200_000, ge=1, description="streamed answers")
     max_unstreamed_chars: int = Field(default=10_000, ge=1, description="answers sent whole, with stream=false")
-    max_instruction_chars: int = Field(default=500, ge=1)
-    max_lexicon_entries: int = Field(default=1_000, ge=0)
+    max_instruction_chars: int = Field(default=500, ge=1, description="of `instructions`")
+    max_lexicon_entries: int = Field(default=1_000, ge=0, description="of a request's `lexicon`")
     live_contexts: int = Field(default=8, ge=1, description="contexts at once on one WebSocket")
     live_idle_s: float = Field(
         default=300.0, gt=0, description="a WebSocket on which nothing is spoken and nothing comes is closed"
     )
+    max_header_bytes: int = Field(default=32 * 2**10, ge=1024, description="names and values together")
+    body_timeout_s: float = Field(default=60.0, gt=0, description="a body must have come within this time")
 
 
 class PlaybackArgs(_Args):
@@ -162,8 +173,10 @@ class PlaybackArgs(_Args):
     max_run_ahead_s: float = Field(
         default=60.0, gt=0, description="no new segment starts while the listener is this far behind"
     )
-    first_audio_timeout_s: float = Field(default=120.0, gt=0)
-    stall_timeout_s: float = Field(default=60.0, gt=0)
+    first_audio_timeout_s: float = Field(
+        default=120.0, gt=0, description="an utterance without any sound by then has failed"
+    )
+    stall_timeout_s: float = Field(default=60.0, gt=0, description="and one that gave none for so long")
     max_replays: int = Field(default=4, ge=0, description="replays of an utterance in a row that bring no more sound")
     replay_pause_s: float = Field(default=0.5, ge=0, description="before the second of these; doubled for each further")
     file_lead_s: float = Field(
@@ -174,7 +187,7 @@ class PlaybackArgs(_Args):
 class AdmissionArgs(_Args):
     """Who is served when more come than can be, of one ingress replica, see `deployments.ingress.admission`."""
 
-    enabled: bool = True
+    enabled: bool = Field(default=True, description="false: all are let in, whether they can be served or not")
     max_first_audio_s: float = Field(
         default=5.0, gt=0, description="a listener who would hear nothing for longer is refused (429)"
     )
@@ -193,12 +206,43 @@ class AdmissionArgs(_Args):
     )
 
 
+class SecurityArgs(_Args):
+    """Who may use the service, see docs/security.md. Nothing is asked of anybody by default."""
+
+    keys_file: str | None = Field(
+        default=None, description="API keys (YAML); null: those of COSYVOICE_API_KEYS, or none are needed"
+    )
+    quota_timeout_s: float = Field(
+        default=2.0, gt=0, description="the count of quotas must answer within this; else each ingress replica counts"
+    )
+    cors_origins: tuple[str, ...] = Field(
+        default=(), description="origins of web pages that may call, as https://example.com; * for all"
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(), description="names that the service is called by (Host header); none given: any"
+    )
+
+    def keys_path(self) -> Path | None:
+        """A relative one is of the project's folder, whatever process asks."""
+        return None if self.keys_file is None else _PROJECT / self.keys_file
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+                raise ValueError(f"{origin!r} is no origin; expected scheme://host or scheme://host:port, or *")
+        return origins
+
+
 class AppArgs(_Args):
     """Arguments of `deployments.app:build`."""
 
     model: str = Field(default="checkpoints/demo", description="checkpoint directory, or a model id to download")
     model_name: str = Field(default="cosyvoice2", description="name shown to clients")
-    text_profile: Profile = Profile.ROBUST
+    text_profile: Profile = Field(
+        default=Profile.ROBUST, description="how text is read; reference: as the original does, off: as it stands"
+    )
     split: SplitArgs = SplitArgs()
     streamed: StreamedArgs = StreamedArgs()
     lexicon: dict[str, str] = Field(default_factory=dict, description="word -> replacement, for every request")
@@ -206,13 +250,16 @@ class AppArgs(_Args):
     flow: FlowArgs = FlowArgs()
     vocoder: VocoderArgs = VocoderArgs()
     voice_encoder: StageArgs = StageArgs()
-    voice_cache_bytes: int = Field(default=64 * 2**20, ge=0)
+    voice_cache_bytes: int = Field(
+        default=64 * 2**20, ge=0, description="features of prompt audio that a voice encoder keeps, by content"
+    )
     hops: HopArgs = HopArgs()
     limits: Limits = Limits()
     playback: PlaybackArgs = PlaybackArgs()
     admission: AdmissionArgs = AdmissionArgs()
+    security: SecurityArgs = SecurityArgs()
 
     def model_source(self) -> str:
         """The model with a relative folder resolved against the project, so that every process finds it."""
-        relative = Path(__file__).resolve().parent.parent / self.model
+        relative = _PROJECT / self.model
         return str(relative) if relative.is_dir() else self.model

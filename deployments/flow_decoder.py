@@ -17,9 +17,8 @@ from cosyvoice_core.checkpoint.download import resolve_model
 from cosyvoice_core.checkpoint.settings import read_model_config
 from cosyvoice_core.checkpoint.tensors import read_state
 from cosyvoice_core.flow import FlowModel
-from cosyvoice_core.flow.attention import CacheForm
 from cosyvoice_core.flow.load import FlowLoad
-from cosyvoice_core.flow.memory import FlowMemory, form_within
+from cosyvoice_core.flow.memory import FlowMemory
 from cosyvoice_core.flow.runner import StepRunner
 from cosyvoice_core.flow.scheduler import FlowScheduler, FlowVoice
 from cosyvoice_core.flow.stream import FlowStream
@@ -31,13 +30,12 @@ from deployments.compute import ListenerClock
 from deployments.flow_engine import FlowEngine
 from deployments.live_args import LiveArgs
 from deployments.messages import MelHop, StageInfo, TokenHop, UtteranceTask
-from deployments.metrics import FlowMetrics
+from deployments.metrics import FlowMetrics, WorkMetrics
+from deployments.records import UtteranceRecord
+from deployments.sizing import cache_form
 from deployments.stage import OpenCalls, hops_of, resolve_device, resolve_dtype
 from deployments.timing import FLOW, StageWatch
 from deployments.work import WorkMeter
-
-_LONG_UTTERANCE_S = 30
-"""With `cache_form: auto`, full caches are taken where memory holds utterances of this length."""
 
 
 class FlowDecoder:
@@ -66,13 +64,14 @@ class FlowDecoder:
         self._metrics = FlowMetrics()
         self._load = self._scheduler.load
         self._engine = FlowEngine(self._scheduler, self._observe)
-        self._meter = WorkMeter(self._engine.cpu_clock() if self._model.device.type == "cpu" else None)
+        cpu = self._engine.cpu_clock() if self._model.device.type == "cpu" else None
+        self._meter = WorkMeter(cpu, on_work=WorkMetrics().observe)
 
     async def decode(self, task: UtteranceTask) -> AsyncIterator[MelHop]:
         """Mel hops of one utterance, a chunk at a time, as soon as its tokens complete chunks."""
         clock, watch = ListenerClock(task.lead_s), StageWatch(FLOW)
         voice = _voice(task.utterance.inputs)
-        with self._open:
+        with self._open, UtteranceRecord(FLOW, task, "frames") as record:
             # The language model is at work from the first line on; the prompt's own chunks are computed meanwhile.
             async with (
                 hops_of(TokenHop, self._speech_lm, "generate", task) as tokens,
@@ -84,6 +83,7 @@ class FlowDecoder:
                     # Closed before the stream is, should this call be: its push is taken back first.
                     async with aclosing(self._mel_of(hop, stream, clock, watch)) as mel_hops:
                         async for mel_hop in mel_hops:
+                            record.made(mel_hop.mel.shape[1], last=mel_hop.last)
                             audio_s = mel_hop.mel.shape[1] / self._frame_rate
                             clock.sent(audio_s)
                             self._meter.made(audio_s)
@@ -125,11 +125,7 @@ class FlowDecoder:
 
     def _build_scheduler(self, args: AppArgs) -> FlowScheduler:
         flow = args.flow
-        if flow.cache_form == "auto":
-            frames = flow.max_batch * _LONG_UTTERANCE_S * self._frame_rate
-            form = form_within(self._model, flow.cache_bytes, frames)
-        else:
-            form = CacheForm(flow.cache_form)
+        form = cache_form(self._model, flow)
         record = flow.graphs == "auto" and self._model.device.type == "cuda"
         memory = FlowMemory(self._model, flow.cache_bytes, form, slots=flow.max_batch if record else 0)
         runner = None

@@ -64,6 +64,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def start(
     config: dict[str, Any],
     *,
+    host: str | None = None,
     port: int | None = None,
     ray_options: dict[str, Any] | None = None,
     timeout_s: float = 600,
@@ -76,8 +77,10 @@ def start(
     http = dict(config.get("http_options", {}))
     if port is not None:
         http["port"] = port
-    host, bound = http.setdefault("host", "127.0.0.1"), http.setdefault("port", 8000)
-    _require_free(host, bound)
+    if host is not None:
+        http["host"] = host
+    listen, bound = http.setdefault("host", "127.0.0.1"), http.setdefault("port", 8000)
+    _require_free(listen, bound)
     _check(config)
     schema = ServeDeploySchema.model_validate({**config, "http_options": http})
     app_name = schema.applications[0].name
@@ -87,7 +90,7 @@ def start(
     serve.start(proxy_location=schema.proxy_location, http_options=http)
     _get_global_client().deploy_apps(schema)
     _wait(app_name, timeout_s, progress)
-    return LocalService(app_name, host, bound)
+    return LocalService(app_name, listen, bound)
 
 
 def _require_free(host: str, port: int) -> None:

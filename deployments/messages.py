@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from cosyvoice_core.inputs import FloatArray, Mode
 from cosyvoice_core.utterance import MAX_SEED, Utterance
+from deployments.ingress.callers import ANYONE, Caller
 from deployments.mailbox import TextSource
 from deployments.sampling import SamplingSettings
 
@@ -133,8 +134,8 @@ class SpeakCall:
     The text is complete, or where it arrives while it is being written. The voice is a saved one by name, or prompt
     audio (any container) with its transcript or without. seed None draws one; greedy takes the likeliest token
     always. realtime bounds how far the service runs ahead of a listener; without it a text is rendered as fast as it
-    can be. Under load calls of higher priority are admitted first. resume asks for the rest of an answer that was cut,
-    by the same call with the same seed.
+    can be. Under load calls of higher priority are admitted first. The caller says which voices there are and which
+    quotas it counts for. resume asks for the rest of an answer that was cut, by the same call with the same seed.
     """
 
     text: str | TextSource
@@ -152,6 +153,11 @@ class SpeakCall:
     pause_s: float | None = None
     priority: int = 0
     resume: ResumePoint = FROM_THE_START
+    caller: Caller = ANYONE
+
+    def by(self, caller: Caller) -> SpeakCall:
+        """The same call of this caller."""
+        return replace(self, caller=caller, priority=caller.priority)
 
 
 def seeded(call: SpeakCall) -> SpeakCall:

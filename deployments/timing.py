@@ -71,6 +71,10 @@ class RequestWatch:
         self._heard: float | None = None
         self._timings: tuple[StageTiming, ...] = ()
 
+    @property
+    def request_id(self) -> str:
+        return self._request_id
+
     def admitted(self) -> None:
         """The call is served from here on."""
         self._queue_s = time.monotonic() - self._received
@@ -115,9 +119,3 @@ def _parts(timings: tuple[StageTiming, ...], chain_s: float) -> list[tuple[str, 
         below_s = timing.left_s
     parts.append(("hops", chain_s - sum(seconds for _, seconds in parts)))
     return parts
-
-
-def told(first_audio: FirstAudio) -> tuple[float, str]:
-    """Total and parts for people, those below a millisecond left out."""
-    parts = ", ".join(f"{name} {seconds:.3f}" for name, seconds in first_audio.parts if seconds >= 0.001)
-    return first_audio.total_s, parts

@@ -23,7 +23,8 @@ from deployments.args import AppArgs
 from deployments.compute import ListenerClock
 from deployments.live_args import LiveArgs
 from deployments.messages import AudioHop, MelHop, StageInfo, UtteranceTask
-from deployments.metrics import StepMetrics
+from deployments.metrics import StepMetrics, WorkMetrics
+from deployments.records import UtteranceRecord
 from deployments.stage import OpenCalls, hops_of, resolve_device
 from deployments.timing import VOCODER, StageWatch
 from deployments.vocoder_engine import VocoderEngine
@@ -53,7 +54,8 @@ class Vocoder:
         self._frame_rate = config.frame_rate
         self._metrics = StepMetrics("vocoder", "windows")
         self._engine = VocoderEngine(runner, self._stepped)
-        self._meter = WorkMeter(self._engine.cpu_clock() if self._device.type == "cpu" else None)
+        cpu = self._engine.cpu_clock() if self._device.type == "cpu" else None
+        self._meter = WorkMeter(cpu, on_work=WorkMetrics().observe)
 
     async def synthesize(self, task: UtteranceTask) -> AsyncIterator[AudioHop]:
         """Audio hops of one utterance; a hop may hold no samples while the vocoder waits for its right context."""
@@ -66,12 +68,13 @@ class Vocoder:
             window=self._window,
             skip_samples=task.sent_samples,
         )
-        with self._open:
+        with self._open, UtteranceRecord(VOCODER, task, "samples") as record:
             async with hops_of(MelHop, self._flow_decoder, "decode", task) as mels:
                 async for hop in mels:
                     watch.took_input()
                     async with aclosing(self._audio_of(hop, session, clock, watch)) as pieces:
                         async for audio in pieces:
+                            record.made(len(audio.samples), last=audio.last)
                             audio_s = len(audio.samples) / self._sample_rate
                             clock.sent(audio_s)
                             self._meter.made(audio_s)

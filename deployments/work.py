@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import psutil
 
 CpuClock = Callable[[], float]
+OnWork = Callable[[float, float], None]
+"""(seconds of work, audio seconds done) since the last call."""
 
 
 def cpu_of_thread(pool: ThreadPoolExecutor) -> CpuClock | None:
@@ -65,9 +67,10 @@ class WorkMeter:
         *,
         window_s: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
+        on_work: OnWork = lambda _busy_s, _audio_s: None,
     ) -> None:
         """cpu: seconds that the step loop has computed so far; it then counts instead of what `worked`, `began` and
-        `ended` say."""
+        `ended` say. on_work: told a hundred times a window at most, and by `stats`."""
         self._cpu = cpu
         self._computed = cpu() if cpu else 0.0
         self._window_s = window_s
@@ -76,6 +79,8 @@ class WorkMeter:
         self._at_work = 0
         self._bins: deque[_Bin] = deque()
         self._lock = threading.Lock()
+        self._on_work = on_work
+        self._untold_busy = self._untold_made = 0.0
 
     def worked(self, seconds: float) -> None:
         """A step took so long until now."""
@@ -100,6 +105,7 @@ class WorkMeter:
         with self._lock:
             now = self._clock()
             self._settle(now, self._bin(now))
+            self._tell()
             span = max(min(now - self._began, self._window_s), 1e-3)
             busy = sum(one.busy for one in self._bins) / span
             made = sum(one.made for one in self._bins) / span
@@ -110,12 +116,16 @@ class WorkMeter:
             current = self._bin(self._clock())
             current.busy += seconds
             current.made += audio_s
+            self._untold_busy += seconds
+            self._untold_made += audio_s
 
     def _at_work_changes(self, change: int) -> None:
         with self._lock:
             now = self._clock()
             self._settle(now, self._bin(now))
             self._at_work += change
+            if not self._at_work:
+                self._tell()
 
     def _bin(self, now: float) -> _Bin:
         """That of now. Sound is noted for every batch of tokens, while to ask the system for CPU time takes a moment;
@@ -125,14 +135,23 @@ class WorkMeter:
         if not self._bins or now - self._bins[-1].began >= self._window_s / _BINS:
             self._bins.append(_Bin(now))
             self._settle(now, self._bins[-1])
+            self._tell()
         return self._bins[-1]
 
     def _settle(self, now: float, current: _Bin) -> None:
         """Note what was worked since this was noted last."""
+        busy = 0.0
         if self._cpu is not None:
             computed = self._cpu()
-            current.busy += computed - self._computed
+            busy = computed - self._computed
             self._computed = computed
         elif self._at_work:
-            current.busy += now - self._settled
+            busy = now - self._settled
+        current.busy += busy
+        self._untold_busy += busy
         self._settled = now
+
+    def _tell(self) -> None:
+        if self._untold_busy or self._untold_made:
+            self._on_work(self._untold_busy, self._untold_made)
+            self._untold_busy = self._untold_made = 0.0

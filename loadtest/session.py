@@ -134,7 +134,7 @@ async def load_test(scenario: Scenario, target: Target) -> AsyncIterator[LoadTes
     doors = [name for name, share in scenario.mix.doors.items() if share > 0]
     check_names(doors)
     async with connections(target.url) as web:
-        health = await _json(web, target.url, "/health")
+        health = await _json(web, target.url, "/health?stages=true")
         voices = await _json(web, target.url, "/v1/audio/voices")
         names = tuple(str(voice["name"]) for voice in voices.get("voices", []))
         opened = await open_doors(doors, Service(web, target.app_name, target.prompt))

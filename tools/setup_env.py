@@ -55,12 +55,12 @@ def only_one(venv: Path) -> Iterator[None]:
         yield
 
 
-def build(venv: Path, device: str, exact: tuple[int, int] | None) -> None:
+def build(venv: Path, device: str, exact: tuple[int, int] | None, *, dev: bool = True) -> None:
     """All steps in order; the stamp comes last, so that an interrupted set-up is taken up again."""
     start = time.monotonic()
     base = find_python((sys.version_info[0], sys.version_info[1]), exact is not None)
     print(f"Setting up {venv} for {device}; the first time takes some minutes, mostly downloads", flush=True)
-    environment = Environment(ROOT, venv, device)
+    environment = Environment(ROOT, venv, device, dev=dev)
     with step(1, "virtual environment"):
         environment.create(base, exact)
         (venv / "setup.json").unlink(missing_ok=True)
@@ -77,9 +77,15 @@ def build(venv: Path, device: str, exact: tuple[int, int] | None) -> None:
         found = environment.check()
     seconds = round(time.monotonic() - start, 1)
     python = venv_python(venv) or ""
-    stamp = {"key": setup_key(ROOT, python, device), "python": python, "device": device, "seconds": seconds, **found}
+    key = setup_key(ROOT, python, kind_of(device, dev))
+    stamp = {"key": key, "python": python, "device": device, "seconds": seconds, **found}
     (venv / "setup.json").write_text(json.dumps(stamp, indent=1) + "\n")
     print(f"Ready in {seconds} s.", flush=True)
+
+
+def kind_of(device: str, dev: bool) -> str:
+    """What an environment is for, in the words of its stamp."""
+    return device if dev else f"{device}, without dev"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,19 +95,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quiet", action="store_true", help="say nothing when there is nothing to do")
     parser.add_argument("--force", action="store_true", help="go through all steps even when nothing changed")
     parser.add_argument("--exact-python", action="store_true", help="use no other Python than the one this runs in")
+    parser.add_argument("--without-dev", action="store_true", help="leave out what only tests and checks need")
     options = parser.parse_args(argv)
+    dev = not options.without_dev
     venv: Path = options.venv.absolute()
     exact = (sys.version_info[0], sys.version_info[1]) if options.exact_python else None
     try:
         device = detect_device(os.environ)
-        if not options.force and up_to_date(ROOT, venv, device, exact):
+        if not options.force and up_to_date(ROOT, venv, kind_of(device, dev), exact):
             if not options.quiet:
                 engine = read_stamp(venv).get("engine") or "the torch engine, without vLLM"
                 print(f"{venv} is up to date ({device}, {engine}); 'make setup FORCE=1' goes through it anyway")
             return 0
         with only_one(venv):
-            if options.force or not up_to_date(ROOT, venv, device, exact):
-                build(venv, device, exact)
+            if options.force or not up_to_date(ROOT, venv, kind_of(device, dev), exact):
+                build(venv, device, exact, dev=dev)
     except SetupError as error:
         print(f"set-up failed: {error}", file=sys.stderr)
         return 1

@@ -43,10 +43,11 @@ print("torchaudio", torchaudio.__version__)
 
 
 class Environment:
-    """One virtual environment for one device (`cpu` or `gpu`)."""
+    """One virtual environment for one device (`cpu` or `gpu`), with what developers need or without."""
 
-    def __init__(self, root: Path, venv: Path, device: str) -> None:
+    def __init__(self, root: Path, venv: Path, device: str, *, dev: bool = True) -> None:
         self.root, self.venv, self.device = root, venv, device
+        self.extras = ",dev" if dev else ""
         self.python = venv / "bin/python"
 
     def run(self, *args: str, show: Callable[[str], None] | None = None) -> tuple[int, str]:
@@ -162,13 +163,13 @@ class Environment:
         constraints.write_text(f"torch=={torch_version}\n")
         # Without a fitting wheel pip would compile vLLM from source for an hour, and fail in the end.
         options = ["install", "--constraint", str(constraints), "--only-binary", ",".join(ENGINES)]
-        status, output = self.pip(*options, "--editable", f".[{self.device},dev]")
+        status, output = self.pip(*options, "--editable", f".[{self.device}{self.extras}]")
         if status:
             loud(
                 f"vLLM could not be installed on this machine ({platform.system()} {platform.machine()}):\n"
                 f"{last_line(output)}\nGoing on without it: the torch engine is used. 'make setup FORCE=1' tries again."
             )
-            status, output = self.pip(*options, "--editable", ".[serve,dev]")
+            status, output = self.pip(*options, "--editable", f".[serve{self.extras}]")
             if status:
                 raise SetupError(f"pip could not install the project:\n{output}")
         moved = self.version_of("torch")

@@ -14,9 +14,10 @@ from starlette.datastructures import UploadFile
 
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.inputs import Mode
+from deployments.ingress.authentication import caller_of
 from deployments.ingress.framing import AudioForm, AudioResponse, Framing, framed
 from deployments.ingress.service import SpeechService
-from deployments.ingress.speech import REQUEST_ID, request_id_of
+from deployments.ingress.speech import REQUEST_ID, request_id_of, server_timing
 from deployments.messages import SpeakCall
 
 _PCM = "application/octet-stream"
@@ -48,7 +49,7 @@ def official_routes(service: SpeechService) -> APIRouter:
 
     def add(route: OfficialRoute) -> None:
         async def speak(request: Request) -> Response:
-            call = await read_call(route, request)
+            call = (await read_call(route, request)).by(caller_of(request))
             request_id = request_id_of(request)
             chunks = service.speak(call, request_id)
             try:
@@ -57,7 +58,10 @@ def official_routes(service: SpeechService) -> APIRouter:
                 await chunks.aclose()
                 raise
             framing = Framing(AudioForm("pcm", service.sample_rate), service.sample_rate)
-            return AudioResponse(framed(first, chunks, framing), _PCM, {REQUEST_ID: request_id})
+            headers = {REQUEST_ID: request_id, "x-sample-rate": str(service.sample_rate)}
+            if first.first_audio is not None:
+                headers["server-timing"] = server_timing(first.first_audio)
+            return AudioResponse(framed(first, chunks, framing), _PCM, headers)
 
         router.add_api_route(
             f"/{route.name}",

@@ -6,7 +6,7 @@ Holds the text front end, the saved voices and the handles of the stages; checks
 from __future__ import annotations
 
 import asyncio
-import logging
+import math
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,18 +30,21 @@ from cosyvoice_core.voice.encoder import EncodedVoice
 from cosyvoice_core.voice.saved import load_saved_voices
 from deployments.args import AppArgs
 from deployments.ingress.admission.admission import Admission, Listening
+from deployments.ingress.callers import ANYONE
 from deployments.ingress.checks import check_text
 from deployments.ingress.playback import SegmentPlayer
+from deployments.ingress.readiness import StageStates, replicas_of_this_application
+from deployments.ingress.request_record import RequestRecord, delivery_of
 from deployments.ingress.streamed import StreamedUtterances
 from deployments.ingress.utterance import audio_of
 from deployments.ingress.voices import VoiceRegistry
 from deployments.mailbox import TextSource
 from deployments.messages import AudioHop, FirstAudio, SpeakCall, SpeechChunk, StageInfo, UtteranceTask
+from deployments.metrics import ListenerMetrics
+from deployments.quotas.holder import QuotaHolder, Spending
 from deployments.stage import answer_of
 from deployments.text_source import MailboxOwner, TextReader
-from deployments.timing import RequestWatch, told
-
-logger = logging.getLogger("ray.serve")
+from deployments.timing import RequestWatch
 
 _INFO_TIMEOUT_S = 2.0
 _NO_VOICE = VoicePrompt(np.zeros(0, np.float32))
@@ -57,9 +60,10 @@ class SpeechService:
         vocoder: DeploymentHandle,
         stages: dict[str, DeploymentHandle],
         texts: MailboxOwner | None = None,
+        quotas: QuotaHolder | None = None,
     ) -> None:
         """`stages` are all inner deployments by name, `vocoder` the one that gives audio; `texts` keeps texts that
-        are still being written, which cannot be spoken without."""
+        are still being written, which cannot be spoken without; `quotas` are counted here alone if not given."""
         directory = CheckpointDirectory(resolve_model(args.model_source(), progress=False))
         config = read_model_config(directory.path)
         tokenizer = Tokenizer.from_directory(directory.tokenizer)
@@ -78,6 +82,9 @@ class SpeechService:
         )
         self._sampling = config.lm.sampling
         self._admission = Admission(args.admission, config.sample_rate)
+        self.metrics = ListenerMetrics()
+        self._states = StageStates(tuple(stages), replicas_of_this_application)
+        self._quotas = quotas or QuotaHolder()
         self._texts = texts
         self._reader = TextReader()
         self._vocoder = vocoder
@@ -120,10 +127,10 @@ class SpeechService:
         if call.voice is not None and call.prompt_audio is not None:
             raise InputError("voice", "both a voice name and prompt audio were given", "one of the two")
         if call.voice is None and call.prompt_audio is None:
-            names = ", ".join(info.name for info in self.voices.infos())
+            names = ", ".join(info.name for info in self.voices.infos(call.caller))
             raise InputError("voice", "no voice was given", f"prompt audio, or one of: {names}")
         if call.voice is not None:
-            self.voices.get(call.voice)
+            self.voices.get(call.voice, call.caller)
         if call.prompt_audio is None and call.prompt_text.strip():
             raise InputError("prompt_text", "was given without prompt audio", "with prompt_audio only")
         if call.prompt_audio is not None and call.mode is Mode.ZERO_SHOT and not call.prompt_text.strip():
@@ -170,8 +177,13 @@ class SpeechService:
         Raises InputError before any stage works on the text; closing the generator stops all stages.
         """
         watch = RequestWatch(request_id)
-        request = self.request_of(call, streamed=streamed)
         async with AsyncExitStack() as stack:
+            caller = None if call.caller == ANYONE else call.caller.name
+            delivery = delivery_of(call, streamed=streamed)
+            record = stack.enter_context(RequestRecord(self.metrics, watch, delivery, caller=caller))
+            request = self.request_of(call, streamed=streamed)
+            known = len(call.text) if isinstance(call.text, str) else 0
+            spending = await stack.enter_async_context(self._quotas.stream(call.caller, known))
             listening: Listening | None = None
             if call.realtime and streamed:
                 admitted = self._admission.listener(call.priority, complete=isinstance(call.text, str))
@@ -182,19 +194,22 @@ class SpeechService:
             request = replace(request, voice=await self._voice(call, request))
             watch.voice_ready()
             first_audio: FirstAudio | None = None
-            chunks = await stack.enter_async_context(aclosing(self._chunks(call, request, request_id, watch, streamed)))
+            told = self._chunks(call, request, record, streamed, spending)
+            chunks = await stack.enter_async_context(aclosing(told))
             async for chunk in chunks:
-                if listening is not None and len(chunk.samples):
-                    listening.heard(len(chunk.samples) / self.sample_rate)
+                audio_s = len(chunk.samples) / self.sample_rate
+                record.chunk(audio_s, last=chunk.last)
+                if listening is not None and audio_s:
+                    listening.heard(audio_s)
                 if first_audio is None:
                     first_audio = watch.first_audio()
-                    logger.info("request %s: first audio after %.3f s: %s", request_id, *told(first_audio))
+                    record.first_audio(first_audio)
                     yield replace(chunk, first_audio=first_audio)
                 else:
                     yield chunk
 
     def _chunks(
-        self, call: SpeakCall, request: SpeechRequest, request_id: str, watch: RequestWatch, streamed: bool
+        self, call: SpeakCall, request: SpeechRequest, record: RequestRecord, streamed: bool, spending: Spending
     ) -> AsyncGenerator[SpeechChunk, None]:
         realtime = call.realtime and streamed
         plan = partial(
@@ -208,18 +223,18 @@ class SpeechService:
         if isinstance(call.text, str):
             planned = self._planner.utterances(request)
             wanted = (utterance for utterance in planned if utterance.index >= call.resume.segment)
-            return self._speak_complete(wanted, request_id, watch, plan)
-        return self._speak_growing(request, request_id, watch, self._pieces(call.text), plan)
+            return self._speak_complete(wanted, record, plan)
+        return self._speak_growing(request, record, self._pieces(call.text, spending), plan)
 
     async def _speak_complete(
-        self, utterances: Iterator[Utterance], request_id: str, watch: RequestWatch, plan: Callable[..., SegmentPlayer]
+        self, utterances: Iterator[Utterance], record: RequestRecord, plan: Callable[..., SegmentPlayer]
     ) -> AsyncGenerator[SpeechChunk, None]:
         async def next_utterance() -> Utterance | None:
             return await asyncio.get_running_loop().run_in_executor(self._text_thread, next, utterances, None)
 
         def start(utterance: Utterance, lead_s: float) -> AsyncGenerator[AudioHop, None]:
-            task = UtteranceTask(request_id, utterance, lead_s)
-            return self._admission.made(watch.listen(audio_of(task, self._vocoder, self.args.playback)))
+            task = UtteranceTask(record.request_id, utterance, lead_s)
+            return self._admission.made(self._audio_of(task, record))
 
         async with aclosing(plan(next_utterance, start).play()) as chunks:
             async for chunk in chunks:
@@ -228,8 +243,7 @@ class SpeechService:
     async def _speak_growing(
         self,
         request: SpeechRequest,
-        request_id: str,
-        watch: RequestWatch,
+        record: RequestRecord,
         pieces: AsyncIterator[str],
         plan: Callable[..., SegmentPlayer],
     ) -> AsyncGenerator[SpeechChunk, None]:
@@ -249,8 +263,8 @@ class SpeechService:
             def start(
                 utterance: Utterance, lead_s: float, source: TextSource, text_age_s: Callable[[], float]
             ) -> AsyncGenerator[AudioHop, None]:
-                task = UtteranceTask(request_id, utterance, lead_s, text=source)
-                hops = watch.listen(audio_of(task, self._vocoder, self.args.playback, text_age_s))
+                task = UtteranceTask(record.request_id, utterance, lead_s, text=source)
+                hops = self._audio_of(task, record, text_age_s)
                 # How fast it is made says something of the stages only where none of it waits for text.
                 return self._admission.made(hops) if utterances.complete(utterance) else hops
 
@@ -259,10 +273,17 @@ class SpeechService:
                 async for chunk in chunks:
                     yield chunk
 
-    async def _pieces(self, source: TextSource) -> AsyncIterator[str]:
+    def _audio_of(
+        self, task: UtteranceTask, record: RequestRecord, text_age_s: Callable[[], float] = lambda: math.inf
+    ) -> AsyncGenerator[AudioHop, None]:
+        hops = audio_of(task, self._vocoder, self.args.playback, text_age_s, on_replay=record.replayed)
+        return record.watch.listen(hops)
+
+    async def _pieces(self, source: TextSource, spending: Spending) -> AsyncIterator[str]:
         try:
             async for piece in self._reader.pieces(source, self.args.lm.text_idle_timeout_s):
                 assert isinstance(piece, str)
+                spending.characters += len(piece)
                 yield piece
         finally:
             self._reader.drop(source)
@@ -270,7 +291,7 @@ class SpeechService:
     async def _voice(self, call: SpeakCall, request: SpeechRequest) -> VoicePrompt:
         if call.prompt_audio is None:
             assert call.voice is not None
-            return self.voices.get(call.voice)
+            return self.voices.get(call.voice, call.caller)
         loop = asyncio.get_running_loop()
         if isinstance(call.text, str):
             # A text without words is not worth the models that read a voice.
@@ -297,3 +318,7 @@ class SpeechService:
 
         infos = await asyncio.gather(*(ask(handle) for handle in self._stages.values()))
         return dict(zip(self._stages, infos, strict=True))
+
+    async def stages_without_replica(self) -> tuple[str, ...]:
+        """Names of the stages of which no replica is ready to serve, or of all when nobody can tell."""
+        return await self._states.without_replica()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from cosyvoice_core.errors import InputError
+from deployments.ingress.authentication import caller_of
 from deployments.ingress.service import SpeechService
 
 
@@ -15,18 +16,29 @@ def status_routes(service: SpeechService) -> APIRouter:
     """Routes that speak nothing."""
     router = APIRouter()
 
-    @router.get("/health", summary="Is the service alive, and what does each stage run on")
-    async def health() -> JSONResponse:
-        stages = await service.stage_infos()
-        ready = all(info is not None for info in stages.values())
+    @router.get("/health", summary="Does this replica answer; with ?stages=true, what each stage runs on")
+    async def health(stages: bool = False) -> JSONResponse:
+        answer: dict[str, object] = {
+            "status": "ok",
+            "model": service.args.model_name,
+            "sample_rate": service.sample_rate,
+        }
+        if stages:
+            answer["config_problem"] = service.config_problem
+            infos = await service.stage_infos()
+            if any(info is None for info in infos.values()):
+                answer["status"] = "degraded"
+            answer["stages"] = {name: asdict(info) if info else None for name, info in infos.items()}
+        return JSONResponse(answer)
+
+    @router.get("/ready", summary="Has every stage a replica that is warm", responses={503: {"description": "no"}})
+    async def ready() -> JSONResponse:
+        waiting_for = await service.stages_without_replica()
+        status = "starting" if waiting_for else "ok"
         return JSONResponse(
-            {
-                "status": "ok" if ready else "degraded",
-                "model": service.args.model_name,
-                "sample_rate": service.sample_rate,
-                "config_problem": service.config_problem,
-                "stages": {name: asdict(info) if info else None for name, info in stages.items()},
-            }
+            {"status": status, "waiting_for": waiting_for},
+            status_code=503 if waiting_for else 200,
+            headers={"Cache-Control": "no-store"} | ({"Retry-After": "1"} if waiting_for else {}),
         )
 
     @router.get("/v1/models", summary="Models that can be asked for")
@@ -40,8 +52,8 @@ def status_routes(service: SpeechService) -> APIRouter:
         return _model(name)
 
     @router.get("/v1/audio/voices", summary="Voices that can be asked for by name")
-    async def voices() -> dict[str, list[dict[str, object]]]:
-        return {"voices": [asdict(info) for info in service.voices.infos()]}
+    async def voices(request: Request) -> dict[str, list[dict[str, object]]]:
+        return {"voices": [asdict(info) for info in service.voices.infos(caller_of(request))]}
 
     return router
 

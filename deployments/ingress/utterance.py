@@ -50,10 +50,13 @@ async def audio_of(
     vocoder: DeploymentHandle,
     playback: PlaybackArgs,
     text_age_s: Callable[[], float] = lambda: math.inf,
+    *,
+    on_replay: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[AudioHop, None]:
     """Audio hops of one utterance to its end, replayed after the death of a stage or when it falls silent amid speech.
 
-    text_age_s: seconds since more of its text arrived; a text that is being written excuses silence.
+    text_age_s: seconds since more of its text arrived; a text that is being written excuses silence. on_replay: called
+    at each replay.
     Raises StageStalledError when no first audio comes in time, and what broke last when `max_replays` in a row have
     brought no more sound. The first of these comes at once, the others after growing pauses: the stages of a lost node
     go one after another, and each takes another replay with it.
@@ -84,6 +87,7 @@ async def audio_of(
             # Before the first audio silence may be a queue, and asking again would lose the place in it.
             if failures > playback.max_replays or (isinstance(error, StageStalledError) and not log.samples):
                 raise
+            on_replay()
             logger.warning(
                 "request %s segment %d: replaying from token %d, sample %d after %s",
                 task.request_id,

@@ -17,7 +17,8 @@ from cosyvoice_core.lm.vocabulary import SpeechVocabulary
 from deployments.args import AppArgs
 from deployments.live_args import LiveArgs
 from deployments.messages import Finish, StageInfo, TokenHop, UtteranceTask
-from deployments.metrics import LanguageModelMetrics
+from deployments.metrics import LanguageModelMetrics, WorkMetrics
+from deployments.records import UtteranceRecord
 from deployments.speech_lm.engine import EngineDiedError
 from deployments.speech_lm.engine_choice import make_engine
 from deployments.speech_lm.text import GrowingTexts
@@ -43,7 +44,7 @@ class SpeechLM:
         self._open = OpenCalls()
         self._texts = GrowingTexts(args.lm.growing_texts, args.lm.text_idle_timeout_s)
         self._engine = make_engine(directory.path, config, args.lm)
-        self._meter = WorkMeter(self._engine.cpu_clock())
+        self._meter = WorkMeter(self._engine.cpu_clock(), on_work=WorkMetrics().observe)
         self._metrics = LanguageModelMetrics(self._meter, config.token_rate)
 
     async def generate(self, task: UtteranceTask) -> AsyncIterator[TokenHop]:
@@ -62,7 +63,11 @@ class SpeechLM:
             return
         cutter = HopCutter(ends, task.history)
         watch = StageWatch(LM)
-        with self._open, self._engine_alive(), self._metrics.request() as metrics, ExitStack() as stack:
+        with ExitStack() as stack:
+            record = stack.enter_context(UtteranceRecord(LM, task, "tokens"))
+            stack.enter_context(self._open)
+            stack.enter_context(self._engine_alive())
+            metrics = stack.enter_context(self._metrics.request())
             if task.text is None:
                 request = utterance.token_request(self._vocabulary, task.history)
                 tokens = self._engine.generate(request, task.lead_s)
@@ -73,7 +78,9 @@ class SpeechLM:
                 async for batch in batches:
                     metrics.tokens(len(batch.ids))
                     watch.began()
+                    record.made(len(batch.ids), last=batch.finish is not None)
                     for ids in cutter.add(batch.ids):
+                        metrics.hop()
                         yield TokenHop(ids, last=False, timings=(watch.timing(),))
                     if batch.finish is not None:
                         self._note_length(task, batch.finish)

@@ -25,7 +25,9 @@ class VllmArgs(BaseModel):
         default=(1, 2, 4, 8, 16, 32, 64), min_length=1, description="batch sizes with a CUDA graph of their own"
     )
     block_size: int | None = Field(default=None, ge=1, description="positions per KV block; None: 32 on a CPU")
-    enable_prefix_caching: bool = True
+    enable_prefix_caching: bool = Field(
+        default=True, description="what an utterance had computed before it gave its place up is found again"
+    )
     idle_release_s: float = Field(
         default=5.0, gt=0, description="a stream that waits longer for text gives its place in the engine back"
     )

@@ -15,7 +15,7 @@ from loadtest.listener import Samples
 from loadtest.prompt_audio import PromptAudio
 from loadtest.record import ErrorKind, StageTime
 from loadtest.request import PlannedRequest
-from loadtest.scenario import Writing
+from loadtest.written import written
 
 if TYPE_CHECKING:
     from deployments.client import CosyVoiceClient, SpeechStream
@@ -76,7 +76,7 @@ class HandleDoor:
             options |= {"prompt_audio": self._prompt.variant(request.upload), "prompt_text": self._prompt.transcript}
         stream: SpeechStream
         if self._text_in:
-            stream = self._client.speak_stream(_written(request.text, request.writing), **options)
+            stream = self._client.speak_stream(written(request.text, request.writing), **options)
         else:
             stream = self._client.speak(request.text, **options)
         opened = False
@@ -91,15 +91,6 @@ class HandleDoor:
 
     async def close(self) -> None:
         """Nothing is held."""
-
-
-async def _written(text: str, writing: Writing) -> AsyncIterator[str]:
-    """The text in pieces at the times a language model would have written them; a late piece is caught up."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    for number, start in enumerate(range(0, len(text), writing.piece_characters)):
-        await asyncio.sleep(began + number / writing.pieces_per_s - loop.time())
-        yield text[start : start + writing.piece_characters]
 
 
 def _as_door_error(error: Exception, *, begun: bool) -> DoorError:

@@ -9,7 +9,8 @@ import httpx
 
 from loadtest.doors.door import Door
 from loadtest.doors.handle import HandleDoor
-from loadtest.doors.http import HttpDoor
+from loadtest.doors.http import HttpDoor, HttpForm, OfficialDoor
+from loadtest.doors.live import LiveDoor
 from loadtest.errors import ScenarioError
 from loadtest.prompt_audio import PromptAudio
 
@@ -23,16 +24,19 @@ class Service:
     prompt: PromptAudio | None
 
 
-async def _http_wav(service: Service) -> Door:
-    return HttpDoor(service.web, service.prompt, wav=True, stream=True)
+def _http(form: HttpForm) -> Callable[[Service], Awaitable[Door]]:
+    async def opened(service: Service) -> Door:
+        return HttpDoor(service.web, service.prompt, form)
+
+    return opened
 
 
-async def _http_pcm(service: Service) -> Door:
-    return HttpDoor(service.web, service.prompt, wav=False, stream=True)
+async def _official(service: Service) -> Door:
+    return OfficialDoor(service.web, service.prompt)
 
 
-async def _http_whole(service: Service) -> Door:
-    return HttpDoor(service.web, service.prompt, wav=True, stream=False)
+async def _live(service: Service) -> Door:
+    return LiveDoor(str(service.web.base_url), service.prompt)
 
 
 async def _handle(service: Service) -> Door:
@@ -44,9 +48,12 @@ async def _handle_text(service: Service) -> Door:
 
 
 DOORS: dict[str, Callable[[Service], Awaitable[Door]]] = {
-    "http-wav": _http_wav,
-    "http-pcm": _http_pcm,
-    "http-whole": _http_whole,
+    "http-wav": _http(HttpForm.WAV),
+    "http-pcm": _http(HttpForm.PCM),
+    "http-whole": _http(HttpForm.WHOLE),
+    "http-sse": _http(HttpForm.SSE),
+    "websocket-text": _live,
+    "official": _official,
     "handle": _handle,
     "handle-text": _handle_text,
 }

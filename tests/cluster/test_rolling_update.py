@@ -117,7 +117,7 @@ async def test_a_replica_refuses_a_wrong_config_says_so_and_goes_on(
     monkeypatch.setattr("deployments.local.check_user_configs", lambda _application: None)
     await asyncio.to_thread(redeploy, config)
     assert await until(lambda: "playback.pause_s" in ingress_info(service).config_problem, 30)
-    health = await asyncio.to_thread(httpx.get, f"{service.url}/health", timeout=30)
+    health = await asyncio.to_thread(httpx.get, f"{service.url}/health?stages=true", timeout=30)
     assert "playback.pause_s" in health.json()["config_problem"]
     assert (await listen(client, CALLS[1])).problem == ""
     assert await asyncio.to_thread(processes, service) == before

@@ -72,7 +72,7 @@ def pcm(data: bytes) -> np.ndarray:
 def test_every_stage_has_a_process_of_its_own(service: LocalService) -> None:
     processes = {stage_info(service, stage).process for stage in STAGES}
     assert len(processes | {os.getpid()}) == len(STAGES) + 1
-    health = httpx.get(f"{service.url}/health", timeout=30).json()
+    health = httpx.get(f"{service.url}/health?stages=true", timeout=30).json()
     assert health["status"] == "ok"
     assert set(health["stages"]) == set(STAGES)
 

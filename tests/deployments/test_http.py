@@ -38,6 +38,7 @@ class SilentStages(SpeechService):
         self.fail_before: Exception | None = None
         self.fail_after: Exception | None = None
         self.open = 0
+        self.without_replica: tuple[str, ...] = ()
 
     async def speak(
         self, call: SpeakCall, request_id: str, *, streamed: bool = True
@@ -57,6 +58,9 @@ class SilentStages(SpeechService):
             yield SpeechChunk(np.zeros(0, np.float32), 0, last=True)
         finally:
             self.open -= 1
+
+    async def stages_without_replica(self) -> tuple[str, ...]:
+        return self.without_replica
 
     async def stage_infos(self) -> dict[str, StageInfo | None]:
         return {"SpeechLM": StageInfo("SpeechLM", "cpu", "float32", "torch", 1, 0), "Vocoder": None}
@@ -322,13 +326,23 @@ async def test_a_failure_after_the_first_audio_never_looks_complete(
 
 
 async def test_status_doors(client: httpx.AsyncClient) -> None:
-    health = (await client.get("/health")).json()
+    assert (await client.get("/health")).json() == {"status": "ok", "model": "cosyvoice2", "sample_rate": RATE}
+    health = (await client.get("/health?stages=true")).json()
     assert health["status"] == "degraded"
     assert health["stages"]["SpeechLM"]["engine"] == "torch"
     assert health["stages"]["Vocoder"] is None
     voices = (await client.get("/v1/audio/voices")).json()["voices"]
     assert {"demo_male", "demo_female"} <= {voice["name"] for voice in voices}
     assert all(voice["prompt_s"] > 1 for voice in voices)
+
+
+async def test_ready_says_which_stage_is_waited_for(client: httpx.AsyncClient, service: SilentStages) -> None:
+    service.without_replica = ("SpeechLM",)
+    answer = await client.get("/ready")
+    assert (answer.status_code, answer.json()) == (503, {"status": "starting", "waiting_for": ["SpeechLM"]})
+    service.without_replica = ()
+    answer = await client.get("/ready")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok", "waiting_for": []})
 
 
 async def test_unknown_routes_and_methods_answer_in_the_same_shape(client: httpx.AsyncClient) -> None:

@@ -24,6 +24,15 @@ def test_a_port_that_is_taken_is_told_at_once(capsys: pytest.CaptureFixture[str]
     assert "--port" in capsys.readouterr().err
 
 
+def test_an_address_of_the_command_line_replaces_the_config_s(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.2", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["serve", "--host", "127.0.0.2", "--port", str(port)]) == 1
+    assert f"127.0.0.2:{port}" in capsys.readouterr().err
+
+
 def test_a_model_that_is_not_there_is_told_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

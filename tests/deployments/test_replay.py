@@ -98,6 +98,14 @@ async def test_a_text_that_is_being_written_is_replayed_without_history_and_with
     assert np.concatenate([hop.samples for hop in hops]).tolist() == AUDIO.tolist()
 
 
+async def test_replays_are_told() -> None:
+    replays: list[int] = []
+    task = UtteranceTask("request", utterance(0))
+    told = audio_of(task, BreakingVocoder(4, 6), PlaybackArgs(), on_replay=lambda: replays.append(1))
+    assert [hop.last async for hop in told][-1]
+    assert len(replays) == 2
+
+
 async def test_a_stage_that_breaks_too_often_is_an_error() -> None:
     with pytest.raises(StreamCutError):
         await heard(BreakingVocoder(2, 2, 2), UtteranceTask("request", utterance(0)))

@@ -7,6 +7,8 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from deployments.work import WorkMeter, cpu_of_process, cpu_of_thread
 
 
@@ -31,6 +33,22 @@ def test_shares_and_rates_are_of_the_window() -> None:
     assert abs(stats["rtf"] - 0.5) < 1e-9
     clock.now += 11
     assert meter.stats() == {"busy": 0.0, "made": 0.0, "rtf": 0.0}
+
+
+def test_work_and_sound_are_told_once() -> None:
+    clock, told = Clock(), []
+    meter = WorkMeter(window_s=10, clock=clock, on_work=lambda *what: told.append(what))
+    for _ in range(100):
+        clock.now += 0.01
+        meter.worked(0.005)
+        meter.made(0.02)
+    assert 2 <= len(told) <= 11
+    meter.stats()
+    assert sum(busy for busy, _made in told) == pytest.approx(0.5)
+    assert sum(made for _busy, made in told) == pytest.approx(2.0)
+    before = len(told)
+    meter.stats()
+    assert len(told) == before
 
 
 def test_a_young_replica_is_measured_by_its_own_age() -> None:

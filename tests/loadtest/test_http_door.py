@@ -13,7 +13,7 @@ import pytest
 
 from cosyvoice_core.audio.encode import to_pcm16, wav_header
 from loadtest.doors.door import DoorError
-from loadtest.doors.http import HttpDoor
+from loadtest.doors.http import HttpDoor, HttpForm
 from loadtest.prompt_audio import PromptAudio
 from loadtest.record import ErrorKind, StageTime
 from loadtest.request import PlannedRequest
@@ -35,9 +35,9 @@ REQUEST = PlannedRequest(
 Answer = Callable[[httpx.Request], httpx.Response]
 
 
-def door(answer: Answer, prompt: PromptAudio | None = None, *, wav: bool = True, stream: bool = True) -> HttpDoor:
+def door(answer: Answer, prompt: PromptAudio | None = None, form: HttpForm = HttpForm.WAV) -> HttpDoor:
     client = httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://test")
-    return HttpDoor(client, prompt, wav=wav, stream=stream)
+    return HttpDoor(client, prompt, form)
 
 
 async def heard(opened: HttpDoor, request: PlannedRequest = REQUEST) -> tuple[int, Any]:
@@ -63,7 +63,7 @@ async def test_json_body_and_request_id() -> None:
         asked.append(request)
         return streamed(wav_header(24000, 2400), PCM)(request)
 
-    assert (await heard(door(answer, stream=False)))[0] == 2400
+    assert (await heard(door(answer, form=HttpForm.WHOLE)))[0] == 2400
     assert asked[0].headers["x-request-id"] == "loadtest-x-7"
     assert json.loads(asked[0].content) == {
         "input": "Hello.",
@@ -85,7 +85,7 @@ async def test_a_new_voice_is_a_form_with_its_recording(demo_checkpoint: Any) ->
         return streamed(PCM)(request)
 
     upload = replace(REQUEST, voice=None, voice_kind="new", upload=3)
-    await heard(door(answer, prompt, wav=False), upload)
+    await heard(door(answer, prompt, form=HttpForm.PCM), upload)
     assert prompt.variant(3) in bodies[0]
     assert prompt.transcript.encode() in bodies[0]
     assert b'name="realtime"\r\n\r\nfalse' in bodies[0]
@@ -102,7 +102,7 @@ async def test_the_answers_headers_are_read() -> None:
             "server-timing": 'total;dur=120, lm;dur=100.5;desc="language, model", flow;dur=20',
         },
     )
-    count, found = await heard(door(answer, wav=False))
+    count, found = await heard(door(answer, form=HttpForm.PCM))
     assert count == 2400
     assert (found.sample_rate, found.request_id, found.received_bytes) == (22050, "abc", len(PCM))
     assert found.stages == (StageTime("lm", 0.1005), StageTime("flow", 0.02))
@@ -145,7 +145,7 @@ async def test_no_connection_and_a_broken_one_are_told_apart() -> None:
         await heard(door(unreachable))
     assert caught.value.kind is ErrorKind.CONNECTION
     with pytest.raises(DoorError) as caught:
-        await heard(door(lambda _request: httpx.Response(200, content=breaking()), wav=False))
+        await heard(door(lambda _request: httpx.Response(200, content=breaking()), form=HttpForm.PCM))
     assert caught.value.kind is ErrorKind.CUT
 
 

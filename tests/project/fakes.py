@@ -14,8 +14,8 @@ CUDA_REQUIRES = ["filelock", 'nvidia-cudnn-cu13==9.20; platform_system == "Linux
 class FakeEnvironment(Environment):
     """Keeps a table of installed packages; `wheels` says what an index holds, `broken` what cannot be imported."""
 
-    def __init__(self, folder: Path, device: str) -> None:
-        super().__init__(folder, folder / "venv", device)
+    def __init__(self, folder: Path, device: str, *, dev: bool = True) -> None:
+        super().__init__(folder, folder / "venv", device, dev=dev)
         self.venv.mkdir()
         self.installed: dict[str, str] = {}
         self.broken: dict[str, str] = {}

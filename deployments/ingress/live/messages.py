@@ -21,6 +21,9 @@ class Start(SpeechOptions):
 
     type: Literal["start"]
     context_id: ContextId = DEFAULT_CONTEXT
+    request_id: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,64}$")] | None = Field(
+        default=None, description="names the context in the service's logs; a new one if left out"
+    )
     audio: Literal["binary", "base64"] = Field(
         default="binary", description="audio as a binary message after its `audio` event, or within it"
     )
@@ -82,6 +85,15 @@ class Audio(_Message):
     audio: str | None = None
 
 
+class FirstAudio(_Message):
+    """Where the time to the first audio went, in milliseconds; comes right before it, for each flushed part."""
+
+    type: Literal["first_audio"] = "first_audio"
+    context_id: str
+    total_ms: float
+    parts: dict[str, float]
+
+
 class Segment(_Message):
     """A segment of the text begins `start_s` seconds after the context's first audio."""
 
@@ -122,4 +134,4 @@ class Error(_Message):
     error: dict[str, Any]
 
 
-Outgoing = Started | Audio | Segment | Flushed | Done | Cancelled | Error
+Outgoing = Started | FirstAudio | Audio | Segment | Flushed | Done | Cancelled | Error

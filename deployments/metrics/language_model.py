@@ -1,7 +1,4 @@
-"""What the stages count, for Ray's Prometheus endpoint of each node. Names there begin with `ray_`.
-
-Ray adds application, deployment and replica as tags.
-"""
+"""What a replica of the language model counts."""
 
 from __future__ import annotations
 
@@ -9,13 +6,10 @@ import time
 
 from ray.serve.metrics import Counter, Gauge, Histogram
 
-from cosyvoice_core.flow.load import FlowLoad
 from deployments.work import WorkMeter
 
-_STEP_ROWS = [1, 2, 4, 8, 16, 32, 64]
-_STEP_MS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]
 _FIRST_TOKEN_MS = [5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000, 10000]
-
+_AHEAD_S = [0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 20, 30, 60]
 
 _AT_WORK = ("waiting", "running")
 
@@ -37,6 +31,11 @@ class LanguageModelMetrics:
             description="Time from a request's arrival (or its first text) to its first speech token.",
             boundaries=_FIRST_TOKEN_MS,
         )
+        self._ahead = Histogram(
+            "cosyvoice_lm_run_ahead_s",
+            description="Sound of tokens that were given and cannot have been heard yet, when a hop leaves.",
+            boundaries=_AHEAD_S,
+        )
         self._tokens = Counter("cosyvoice_lm_tokens", description="Speech tokens generated.")
         self._gauges = {
             state: Gauge(f"cosyvoice_lm_{state}_requests", description=f"Requests that are {state} now.")
@@ -56,6 +55,13 @@ class LanguageModelMetrics:
         if count:
             self._tokens.inc(count)
             self._meter.made(count / self._token_rate)
+
+    def hop(self, ahead_tokens: float) -> None:
+        self._ahead.observe(max(ahead_tokens / self._token_rate, 0.001))
+
+    @property
+    def token_rate(self) -> float:
+        return self._token_rate
 
     @property
     def owed_s(self) -> float:
@@ -88,7 +94,8 @@ class RequestMetrics:
         self._metrics = metrics
         self._state: str | None = None
         self._began = self._owes_from = time.monotonic()
-        self._given = 0
+        self._given = self._spoken = 0
+        self._first: float | None = None
         self._heard = False
         self._paused = False
 
@@ -103,10 +110,18 @@ class RequestMetrics:
         """So many tokens were given."""
         if count and not self._heard:
             self._heard = True
+            self._first = time.monotonic()
             self._metrics.first_token(time.monotonic() - self._began)
         self._given += count
+        self._spoken += count
         self._metrics.tokens(count)
         self._note()
+
+    def hop(self) -> None:
+        """A hop of tokens leaves."""
+        if self._first is not None:
+            heard_s = time.monotonic() - self._first
+            self._metrics.hop(self._spoken - heard_s * self._metrics.token_rate)
 
     def text_awaited(self) -> None:
         """All text there was has been taken, and more is to come."""
@@ -131,58 +146,3 @@ class RequestMetrics:
     def _update(self, state: str | None) -> None:
         self._metrics.moved(self, self._state, state)
         self._state = state
-
-
-class StepMetrics:
-    """Steps of one replica's engine: how many rows each has, and how long it takes."""
-
-    def __init__(self, stage: str, rows: str) -> None:
-        self._rows = Histogram(
-            f"cosyvoice_{stage}_step_{rows}",
-            description=f"How many {rows} of different utterances one step of the {stage} computes.",
-            boundaries=_STEP_ROWS,
-        )
-        self._seconds = Histogram(
-            f"cosyvoice_{stage}_step_ms", description=f"Time of one step of the {stage}.", boundaries=_STEP_MS
-        )
-
-    def observe(self, rows: int, seconds: float) -> None:
-        self._rows.observe(rows)
-        self._seconds.observe(max(seconds * 1000, 0.001))
-
-
-class FlowMetrics:
-    """One replica of the flow decoder: its steps, who waits, the memory of its caches, and what memory cost."""
-
-    def __init__(self) -> None:
-        self._steps = StepMetrics("flow", "streams")
-        self._gauges = {
-            field: Gauge(f"cosyvoice_flow_{name}", description=description)
-            for field, name, description in (
-                ("open", "open_streams", "Utterances that hold state now."),
-                ("waiting", "waiting_streams", "Utterances with work that were not part of the latest step."),
-                ("free_pages", "free_pages", "Pages of the cache memory, one for each chunk, that nobody holds."),
-                ("cache_bytes", "cache_bytes", "Bytes of the cache memory that utterances and voices hold."),
-            )
-        }
-        self._counters = {
-            field: Counter(f"cosyvoice_flow_{name}", description=description)
-            for field, name, description in (
-                ("recomputed", "recomputed_chunks", "Chunks that computed earlier frames again for want of memory."),
-                ("prefix_hits", "prefix_hits", "Utterances whose voice's prompt was computed before."),
-                ("prefix_misses", "prefix_misses", "Utterances whose voice's prompt was not known or not kept."),
-            )
-        }
-        self._counted = dict.fromkeys(self._counters, 0)
-
-    def observe(self, load: FlowLoad, seconds: float | None) -> None:
-        """`seconds` of the step that led to this state, None where it was no step."""
-        if seconds is not None and load.stepped:
-            self._steps.observe(load.stepped, seconds)
-        for field, gauge in self._gauges.items():
-            gauge.set(getattr(load, field))
-        for field, counter in self._counters.items():
-            total = getattr(load, field)
-            if total > self._counted[field]:
-                counter.inc(total - self._counted[field])
-                self._counted[field] = total

@@ -1,0 +1,1 @@
+"""Files that deploy the service: Serve configs, Kubernetes manifests, images, and the page about them."""
