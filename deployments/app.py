@@ -19,7 +19,7 @@ from deployments.vocoder import Vocoder
 from deployments.voice_encoder import VoiceEncoder
 
 # A stream counts as one ongoing request for its whole life, so the limits are on concurrent utterances; a replica
-# that is replaced must outlive its longest utterance.
+# that is replaced must outlive its longest utterance. (An utterance that is cut nevertheless is replayed.)
 _OPTIONS: dict[str, Any] = {
     "max_ongoing_requests": 64,
     "max_queued_requests": 256,
@@ -29,6 +29,9 @@ _OPTIONS: dict[str, Any] = {
     "health_check_timeout_s": 30,
 }
 
+# Of the ingress a stream is a whole answer, which lasts as long as its listener listens, and nobody replays it. It
+# needs no accelerator, so that there is room for the next one beside it.
+_INGRESS_OPTIONS: dict[str, Any] = {"graceful_shutdown_timeout_s": 3600, "max_surge_percent": 100}
 # One place that counts, with an open call for each answer of a caller that has quotas; those calls are told to its
 # successor again, so nothing is gained by waiting for them.
 _QUOTAS: dict[str, Any] = {
@@ -46,7 +49,7 @@ def build(args: AppArgs) -> Application:
     flow_decoder = _deployment(FlowDecoder).bind(args, speech_lm)
     vocoder = _deployment(Vocoder).bind(args, flow_decoder)
     voice_encoder = _deployment(VoiceEncoder).bind(args)
-    ingress = _deployment(serve.ingress()(Ingress), name="Ingress")
+    ingress = _deployment(serve.ingress()(Ingress), name="Ingress").options(**_INGRESS_OPTIONS)
     if not keys_are_set(args.security):
         return ingress.bind(args, voice_encoder, speech_lm, flow_decoder, vocoder)
     return ingress.bind(args, voice_encoder, speech_lm, flow_decoder, vocoder, quotas())

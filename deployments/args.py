@@ -177,10 +177,11 @@ class PlaybackArgs(_Args):
         default=120.0, gt=0, description="an utterance without any sound by then has failed"
     )
     stall_timeout_s: float = Field(default=60.0, gt=0, description="and one that gave none for so long")
+    max_replays: int = Field(default=4, ge=0, description="replays of an utterance in a row that bring no more sound")
+    replay_pause_s: float = Field(default=0.5, ge=0, description="before the second of these; doubled for each further")
     file_lead_s: float = Field(
         default=60.0, ge=0, description="a file is computed like audio that a listener needs so much later"
     )
-    max_replays: int = Field(default=2, ge=0, description="times a broken stage is replayed in one utterance")
 
 
 class AdmissionArgs(_Args):

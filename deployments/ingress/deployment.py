@@ -27,8 +27,9 @@ from deployments.ingress.official import official_routes
 from deployments.ingress.service import SpeechService
 from deployments.ingress.speech import REQUEST_ID, speech_routes
 from deployments.ingress.status import status_routes
+from deployments.live_args import LiveArgs
 from deployments.mailbox import TextSource
-from deployments.messages import SpeakCall, SpeechChunk, VoiceInfo
+from deployments.messages import SpeakCall, SpeechChunk, StageInfo, VoiceInfo
 from deployments.quotas.holder import QuotaHolder
 from deployments.text_source import MailboxOwner
 
@@ -64,8 +65,10 @@ class Ingress:
             "FlowDecoder": flow_decoder,
             "Vocoder": vocoder,
         }
-        texts = MailboxOwner(_GROWING_TEXTS, args.limits.max_text_chars, _FORGET_TEXT_AFTER_S)
-        self._service = SpeechService(args, vocoder, stages, texts, QuotaHolder(quotas, args.security.quota_timeout_s))
+        self._texts = MailboxOwner(_GROWING_TEXTS, args.limits.max_text_chars, _FORGET_TEXT_AFTER_S)
+        holder = QuotaHolder(quotas, args.security.quota_timeout_s)
+        self._service = SpeechService(args, vocoder, stages, self._texts, holder)
+        self._live = LiveArgs("Ingress", args)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return make_api(self._service, self._keys)
@@ -82,6 +85,17 @@ class Ingress:
     async def open_text(self) -> TextSource:
         """A text to be written with `deployments.text_source.TextWriter`. Raises OverloadedError."""
         return await self._service.open_text()
+
+    async def reconfigure(self, user_config: object) -> None:
+        """Called by Serve at start and when `user_config` changes; counts for calls that come later."""
+        self._live.take(user_config, self._service.reconfigure)
+        self._service.config_problem = self._live.problem
+
+    async def info(self) -> StageInfo:
+        """What this replica holds; `running` are listeners who are in."""
+        held = await self._texts.count() + self._service.waiting
+        running, problem = self._service.listeners, self._live.problem
+        return StageInfo("Ingress", "cpu", "none", "none", os.getpid(), running, held, problem)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Serve for the autoscaling policy, see `deployments.scaling_policy`."""

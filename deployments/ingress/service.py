@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
@@ -31,6 +31,7 @@ from cosyvoice_core.voice.saved import load_saved_voices
 from deployments.args import AppArgs
 from deployments.ingress.admission.admission import Admission, Listening
 from deployments.ingress.callers import ANYONE
+from deployments.ingress.checks import check_text
 from deployments.ingress.playback import SegmentPlayer
 from deployments.ingress.readiness import StageStates, replicas_of_this_application
 from deployments.ingress.request_record import RequestRecord, delivery_of
@@ -41,6 +42,7 @@ from deployments.mailbox import TextSource
 from deployments.messages import AudioHop, FirstAudio, SpeakCall, SpeechChunk, StageInfo, UtteranceTask
 from deployments.metrics import ListenerMetrics
 from deployments.quotas.holder import QuotaHolder, Spending
+from deployments.stage import answer_of
 from deployments.text_source import MailboxOwner, TextReader
 from deployments.timing import RequestWatch
 
@@ -69,10 +71,12 @@ class SpeechService:
         saved = directory.saved_voices
         voices = load_saved_voices(saved, tokenizer.encode, flow=config.flow) if saved else {}
         self.args = args
+        self.config_problem = ""
         self.sample_rate = config.sample_rate
         self.token_rate = config.token_rate
         self._tokenizer = tokenizer
         self.voices = VoiceRegistry(voices, config.token_rate)
+        self._text = text
         self._planner = UtterancePlanner(
             text, config.lm, args.streamed.limits(), args.hops.alignment(config.flow.chunk_tokens)
         )
@@ -88,6 +92,16 @@ class SpeechService:
         # Text is normalised and tokenised off the event loop; one thread, as the number reader is not reentrant.
         self._text_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="text")
 
+    def reconfigure(self, args: AppArgs) -> None:
+        """Other arguments for calls that come from now on; `deployments.live_args` names those that can change."""
+        self.args = args
+        self._text.lexicon = Lexicon.from_mapping(args.lexicon)
+
+    @property
+    def listeners(self) -> int:
+        """Calls that are admitted and not ended, but for files."""
+        return self._admission.listeners
+
     async def text_tokens(self, text: str) -> int:
         """Of a text as it was given, for the account of what was used."""
         ids = await asyncio.get_running_loop().run_in_executor(self._text_thread, self._tokenizer.encode, text)
@@ -101,8 +115,7 @@ class SpeechService:
     def request_of(self, call: SpeakCall, *, streamed: bool) -> SpeechRequest:
         """The request but for its voice. Raises InputError for whatever can be told before any stage works."""
         limits = self.args.limits
-        if isinstance(call.text, str):
-            self._check_text(call.text, streamed=streamed)
+        check_text(call, limits, streamed=streamed)
         if len(call.instructions) > limits.max_instruction_chars:
             raise InputError(
                 "instructions",
@@ -135,15 +148,6 @@ class SpeechService:
             sampling=call.sampling.over(self._sampling),
             lexicon=Lexicon.from_mapping(call.lexicon),
         )
-
-    def _check_text(self, text: str, *, streamed: bool) -> None:
-        limits = self.args.limits
-        if not text.strip():
-            raise InputError("input", "the text is empty", "some words to speak")
-        most = limits.max_text_chars if streamed else limits.max_unstreamed_chars
-        if len(text) > most:
-            kind = "a streamed answer" if streamed else "an answer sent whole; use stream=true for more"
-            raise InputError("input", f"the text has {len(text)} characters", f"at most {most} for {kind}")
 
     async def open_text(self) -> TextSource:
         """Where a caller can write a text that is to be spoken while it is written. Raises OverloadedError."""
@@ -214,16 +218,17 @@ class SpeechService:
             sample_rate=self.sample_rate,
             realtime=realtime,
             pause_s=self.args.playback.pause_s if call.pause_s is None else call.pause_s,
+            resume=call.resume,
         )
         if isinstance(call.text, str):
-            return self._speak_complete(request, record, plan)
+            planned = self._planner.utterances(request)
+            wanted = (utterance for utterance in planned if utterance.index >= call.resume.segment)
+            return self._speak_complete(wanted, record, plan)
         return self._speak_growing(request, record, self._pieces(call.text, spending), plan)
 
     async def _speak_complete(
-        self, request: SpeechRequest, record: RequestRecord, plan: Callable[..., SegmentPlayer]
+        self, utterances: Iterator[Utterance], record: RequestRecord, plan: Callable[..., SegmentPlayer]
     ) -> AsyncGenerator[SpeechChunk, None]:
-        utterances = self._planner.utterances(request)
-
         async def next_utterance() -> Utterance | None:
             return await asyncio.get_running_loop().run_in_executor(self._text_thread, next, utterances, None)
 
@@ -291,7 +296,8 @@ class SpeechService:
         if isinstance(call.text, str):
             # A text without words is not worth the models that read a voice.
             await loop.run_in_executor(self._text_thread, partial(self._planner.check_text, request))
-        encoded: EncodedVoice = await self._stages["VoiceEncoder"].encode.remote(call.prompt_audio)
+        encoder, playback = self._stages["VoiceEncoder"], self.args.playback
+        encoded: EncodedVoice = await answer_of(encoder, "encode", call.prompt_audio, playback=playback)
         if not call.prompt_text.strip():
             return encoded.prompt
         transcript, ids = await loop.run_in_executor(

@@ -14,9 +14,10 @@ from deployments.ingress.events import MEDIA_TYPE as EVENTS
 from deployments.ingress.events import speech_events
 from deployments.ingress.framing import MEDIA_TYPES, AudioResponse, Framing, framed, whole
 from deployments.ingress.service import SpeechService
-from deployments.messages import FirstAudio
+from deployments.messages import FirstAudio, seeded
 
 REQUEST_ID = "x-request-id"
+SEED = "x-seed"
 _HARMLESS = re.compile(r"[A-Za-z0-9._:/+=@-]{1,64}")
 
 
@@ -55,10 +56,10 @@ def speech_routes(service: SpeechService) -> APIRouter:
     )
     async def speech(request: Request) -> Response:
         body, call = await read_speech_body(request)
-        call = call.by(caller_of(request))
+        call = seeded(call.by(caller_of(request)))
         request_id = request_id_of(request)
         form = body.form(service.sample_rate)
-        headers = {REQUEST_ID: request_id, "x-sample-rate": str(form.sample_rate)}
+        headers = {REQUEST_ID: request_id, "x-sample-rate": str(form.sample_rate), SEED: str(call.seed)}
         framing = Framing(form, service.sample_rate, whole=not body.stream)
         chunks = service.speak(call, request_id, streamed=body.stream)
         try:

@@ -24,6 +24,7 @@ def status_routes(service: SpeechService) -> APIRouter:
             "sample_rate": service.sample_rate,
         }
         if stages:
+            answer["config_problem"] = service.config_problem
             infos = await service.stage_infos()
             if any(info is None for info in infos.values()):
                 answer["status"] = "degraded"

@@ -14,7 +14,7 @@ from cosyvoice_core.utterance import Utterance
 from deployments.args import PlaybackArgs
 from deployments.ingress.playback import SegmentPlayer
 from deployments.ingress.utterance import TokenLog
-from deployments.messages import AudioHop, SpeechChunk
+from deployments.messages import AudioHop, SpeechChunk, StreamCutError
 
 RATE = 1000
 NO_IDS = np.zeros(0, np.int32)
@@ -160,3 +160,17 @@ def test_a_replay_gives_only_what_was_not_heard() -> None:
     assert (rest.samples.tolist(), rest.ids, rest.last) == ([4, 5], (13,), True)
     assert log.ids == [10, 11, 12, 13]
     assert log.samples == 5
+
+
+async def test_a_segment_that_is_cancelled_from_below_is_an_error_and_not_an_endless_wait() -> None:
+    async def start(_spoken: Utterance, _lead_s: float) -> AsyncGenerator[AudioHop, None]:
+        raise asyncio.CancelledError
+        yield
+
+    pipeline = Pipeline(1)
+    player = SegmentPlayer(
+        pipeline.next_utterance, start, PlaybackArgs(), sample_rate=RATE, realtime=False, pause_s=0.0
+    )
+    with pytest.raises(StreamCutError):
+        async with asyncio.timeout(10):
+            await anext(player.play())
