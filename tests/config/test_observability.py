@@ -30,7 +30,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "observability.md"
 
 def unknown(query: str) -> set[Asked]:
     known = exported()
-    return {one for one in asked(query) if not one.labels <= known.get(one.metric, set())}
+    return {one for one in asked(query) if one.metric not in known or not one.labels <= known[one.metric]}
 
 
 def test_what_is_asked_for_is_found_out() -> None:
