@@ -1,9 +1,13 @@
-"""`python -m deployments serve`: the service on this machine, in the foreground. `sizing` and `knobs` start nothing."""
+"""`python -m deployments serve`: the service on this machine, in the foreground.
+
+`sizing`, `knobs` and `keys` start nothing.
+"""
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 import signal
 import sys
 import time
@@ -14,7 +18,10 @@ from pydantic import ValidationError
 from cosyvoice_core.checkpoint.directory import CheckpointDirectory
 from cosyvoice_core.checkpoint.download import resolve_model
 from cosyvoice_core.errors import CheckpointError
+from deployments import exposure
 from deployments.args import AppArgs
+from deployments.ingress.keys import KeyRing, KeysError
+from deployments.keys_command import add_keys_parser, make_key
 from deployments.knobs import refresh, table
 from deployments.local import DeployError, LocalService, read_config, start, stop
 from deployments.sizing_report import problems, report
@@ -34,7 +41,10 @@ def main(argv: list[str] | None = None) -> int:
     _add_sizing(commands.add_parser("sizing", help="what a Serve config takes on GPUs, and whether it always fits"))
     knobs_parser = commands.add_parser("knobs", help="every setting under `args` of a Serve config")
     knobs_parser.add_argument("--page", type=Path, help="Markdown page whose table is made anew")
+    add_keys_parser(commands)
     options = parser.parse_args(argv)
+    if options.command == "keys":
+        return make_key(options)
     if options.command == "sizing":
         return _sizing(options)
     return _knobs(options.page) if options.command == "knobs" else _serve(options)
@@ -47,8 +57,10 @@ def _serve(options: argparse.Namespace) -> int:
         if options.model:
             arguments["model"] = str(_model(options.model))
         # Once and with progress, before five processes ask for the same files.
-        CheckpointDirectory(resolve_model(AppArgs.model_validate(arguments).model_source())).verify()
-    except (DeployError, CheckpointError, ValidationError) as error:
+        args = AppArgs.model_validate(arguments)
+        CheckpointDirectory(resolve_model(args.model_source())).verify()
+        keys = KeyRing.from_settings(args.security)
+    except (DeployError, CheckpointError, ValidationError, KeysError) as error:
         print(f"The service could not start.\n{error}", file=sys.stderr)
         return 1
     began = time.monotonic()
@@ -61,7 +73,9 @@ def _serve(options: argparse.Namespace) -> int:
         service = start(config, host=options.host, port=options.port, timeout_s=options.timeout, progress=progress)
         # Ray sets a handler of its own while it starts.
         signal.signal(signal.SIGTERM, _interrupt)
-        _announce(service, time.monotonic() - began)
+        _announce(service, time.monotonic() - began, keyed=keys is not None)
+        for line in exposure.warnings(service.host, os.environ, keyed=keys is not None):
+            print(f"\n*** SECURITY: {line}\n", file=sys.stderr, flush=True)
         signal.pause()
     except DeployError as error:
         print(f"The service could not start.\n{error}", file=sys.stderr)
@@ -114,11 +128,12 @@ def _interrupt(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _announce(service: LocalService, seconds: float) -> None:
+def _announce(service: LocalService, seconds: float, *, keyed: bool) -> None:
+    key = " -H 'x-api-key: YOUR KEY'" if keyed else ""
     print(
         f"Ready after {seconds:.0f} s at {service.url} (Ctrl-C stops it). Try:\n"
-        f"  curl -s {service.url}/v1/audio/voices\n"
-        f"  curl -s {service.url}/v1/audio/speech -H 'Content-Type: application/json' \\\n"
+        f"  curl -s {service.url}/v1/audio/voices{key}\n"
+        f"  curl -s {service.url}/v1/audio/speech{key} -H 'Content-Type: application/json' \\\n"
         '    -d \'{"input": "Good morning, how are you today.", "voice": "demo_female", "stream": false}\' \\\n'
         "    -o hello.wav",
         flush=True,

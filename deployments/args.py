@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cosyvoice_core.flow.runner import DEFAULT_PAGES
 from cosyvoice_core.flow.scheduler import SchedulerLimits
@@ -21,6 +22,8 @@ DType = Literal["float32", "bfloat16", "float16"]
 LMEngine = Literal["auto", "vllm", "torch"]
 CacheChoice = Literal["auto", "full", "compact"]
 GraphChoice = Literal["auto", "off"]
+
+_PROJECT = Path(__file__).resolve().parent.parent
 
 
 class _Args(BaseModel):
@@ -158,6 +161,8 @@ class Limits(_Args):
     live_idle_s: float = Field(
         default=300.0, gt=0, description="a WebSocket on which nothing is spoken and nothing comes is closed"
     )
+    max_header_bytes: int = Field(default=32 * 2**10, ge=1024, description="names and values together")
+    body_timeout_s: float = Field(default=60.0, gt=0, description="a body must have come within this time")
 
 
 class PlaybackArgs(_Args):
@@ -172,10 +177,11 @@ class PlaybackArgs(_Args):
         default=120.0, gt=0, description="an utterance without any sound by then has failed"
     )
     stall_timeout_s: float = Field(default=60.0, gt=0, description="and one that gave none for so long")
+    max_replays: int = Field(default=4, ge=0, description="replays of an utterance in a row that bring no more sound")
+    replay_pause_s: float = Field(default=0.5, ge=0, description="before the second of these; doubled for each further")
     file_lead_s: float = Field(
         default=60.0, ge=0, description="a file is computed like audio that a listener needs so much later"
     )
-    max_replays: int = Field(default=2, ge=0, description="times a broken stage is replayed in one utterance")
 
 
 class AdmissionArgs(_Args):
@@ -200,6 +206,35 @@ class AdmissionArgs(_Args):
     )
 
 
+class SecurityArgs(_Args):
+    """Who may use the service, see docs/security.md. Nothing is asked of anybody by default."""
+
+    keys_file: str | None = Field(
+        default=None, description="API keys (YAML); null: those of COSYVOICE_API_KEYS, or none are needed"
+    )
+    quota_timeout_s: float = Field(
+        default=2.0, gt=0, description="the count of quotas must answer within this; else each ingress replica counts"
+    )
+    cors_origins: tuple[str, ...] = Field(
+        default=(), description="origins of web pages that may call, as https://example.com; * for all"
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(), description="names that the service is called by (Host header); none given: any"
+    )
+
+    def keys_path(self) -> Path | None:
+        """A relative one is of the project's folder, whatever process asks."""
+        return None if self.keys_file is None else _PROJECT / self.keys_file
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+                raise ValueError(f"{origin!r} is no origin; expected scheme://host or scheme://host:port, or *")
+        return origins
+
+
 class AppArgs(_Args):
     """Arguments of `deployments.app:build`."""
 
@@ -222,8 +257,9 @@ class AppArgs(_Args):
     limits: Limits = Limits()
     playback: PlaybackArgs = PlaybackArgs()
     admission: AdmissionArgs = AdmissionArgs()
+    security: SecurityArgs = SecurityArgs()
 
     def model_source(self) -> str:
         """The model with a relative folder resolved against the project, so that every process finds it."""
-        relative = Path(__file__).resolve().parent.parent / self.model
+        relative = _PROJECT / self.model
         return str(relative) if relative.is_dir() else self.model

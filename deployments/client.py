@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from types import TracebackType
 from typing import Any
@@ -22,25 +23,29 @@ from ray.serve.handle import DeploymentHandle
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.inputs import FloatArray
 from deployments.mailbox import OverloadedError, TextSource
-from deployments.messages import FirstAudio, SpeakCall, SpeechChunk, StreamCutError, VoiceInfo
+from deployments.messages import FirstAudio, SpeakCall, SpeechChunk, StreamCutError, VoiceInfo, seeded
+from deployments.resuming import Resuming
 from deployments.text_source import TextWriter
 
 DEFAULT_APP = "cosyvoice"
 _OPEN_TIMEOUT_S = 30
+_BROKEN = (RayTaskError, RayActorError, RequestCancelledError, TaskCancelledError, StreamCutError)
 
 
 class SpeechStream:
     """Audio of one call, (N,) float32 chunks; use as a context manager, sync or async, and iterate once.
 
-    Leaving the context cancels whatever was not heard. Raises InputError for a wrong request, StreamCutError when
-    the service broke off.
+    Leaving the context cancels whatever was not heard. When the replica that answers is lost another one goes on from
+    the last sample. Raises InputError for a wrong request, StreamCutError when the service broke off again and again.
     """
 
     def __init__(self, handle: DeploymentHandle, call: SpeakCall) -> None:
         self._ended = False
         self.first_audio: FirstAudio | None = None
         """Where the time to the first chunk went, once that has come."""
-        self._open(handle, call)
+        self._handle = handle
+        self._resuming = Resuming(seeded(call))
+        self._open(handle, self._resuming.call)
 
     def _open(self, handle: DeploymentHandle, call: SpeakCall) -> None:
         self._stream: Any = handle.options(method_name="speak", stream=True, _by_reference=False).remote(call)
@@ -49,6 +54,14 @@ class SpeechStream:
         if isinstance(error, RayActorError):
             return StreamCutError("the replica that answered was lost")
         return _cause(error) if isinstance(error, RayTaskError) else error
+
+    def _pause_s(self, error: Exception) -> float:
+        """How long to wait before going on elsewhere; raises what is to be raised when there is no going on."""
+        lost = isinstance(error, RayActorError | StreamCutError) and not isinstance(error, RayTaskError)
+        pause_s = self._resuming.pause_s() if lost and not self._ended else None
+        if pause_s is None:
+            raise self._failure(error) from None
+        return pause_s
 
     def __enter__(self) -> SpeechStream:
         return self
@@ -67,24 +80,32 @@ class SpeechStream:
         self.cancel()
 
     def __iter__(self) -> Iterator[FloatArray]:
-        try:
-            for chunk in self._stream:
-                if self._note(chunk):
-                    return
-                yield chunk.samples
-        except (RayTaskError, RayActorError, RequestCancelledError, TaskCancelledError) as error:
-            raise self._failure(error) from None
-        raise StreamCutError("the service ended the stream before its last chunk")
+        while True:
+            try:
+                for chunk in self._stream:
+                    if self._note(chunk):
+                        return
+                    if len(chunk.samples):
+                        yield chunk.samples
+                raise StreamCutError("the service ended the stream before its last chunk")
+            except _BROKEN as error:
+                pause_s = self._pause_s(error)
+            time.sleep(pause_s)
+            self._open(self._handle, self._resuming.rest)
 
     async def __aiter__(self) -> AsyncIterator[FloatArray]:
-        try:
-            async for chunk in self._stream:
-                if self._note(chunk):
-                    return
-                yield chunk.samples
-        except (RayTaskError, RayActorError, RequestCancelledError, TaskCancelledError) as error:
-            raise self._failure(error) from None
-        raise StreamCutError("the service ended the stream before its last chunk")
+        while True:
+            try:
+                async for chunk in self._stream:
+                    if self._note(chunk):
+                        return
+                    if len(chunk.samples):
+                        yield chunk.samples
+                raise StreamCutError("the service ended the stream before its last chunk")
+            except _BROKEN as error:
+                pause_s = self._pause_s(error)
+            await asyncio.sleep(pause_s)
+            self._open(self._handle, self._resuming.rest)
 
     def read(self) -> FloatArray:
         """All that is left, as one array."""
@@ -98,6 +119,7 @@ class SpeechStream:
             self._stream.cancel()
 
     def _note(self, chunk: SpeechChunk) -> bool:
+        self._resuming.heard(chunk)
         self._ended = self._ended or chunk.last
         self.first_audio = self.first_audio or chunk.first_audio
         return chunk.last
@@ -119,6 +141,8 @@ class WrittenSpeechStream(SpeechStream):
         self._stream = None
         self._ended = False
         self.first_audio = None
+        # The text is lost with the replica that took it.
+        self._resuming = Resuming(None)
         self._writing: asyncio.Task[None] | None = None
         self._text_error: Exception | None = None
 

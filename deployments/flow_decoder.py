@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from cosyvoice_core.voice.saved import load_saved_voices
 from deployments.args import AppArgs
 from deployments.compute import ListenerClock
 from deployments.flow_engine import FlowEngine
+from deployments.live_args import LiveArgs
 from deployments.messages import MelHop, StageInfo, TokenHop, UtteranceTask
 from deployments.metrics import FlowMetrics, WorkMetrics
 from deployments.records import UtteranceRecord
@@ -53,6 +54,7 @@ class FlowDecoder:
             dtype=resolve_dtype(args.flow.dtype),
         )
         self._speech_lm = speech_lm
+        self._live = LiveArgs("FlowDecoder", args)
         self._open = OpenCalls()
         # A replica counts as ready when all this is done.
         self._scheduler = self._build_scheduler(args)
@@ -60,6 +62,7 @@ class FlowDecoder:
         if args.flow.warm_voices and (saved := directory.saved_voices):
             self._warm(saved, args.hops.alignment(config.flow.chunk_tokens))
         self._metrics = FlowMetrics()
+        self._load = self._scheduler.load
         self._engine = FlowEngine(self._scheduler, self._observe)
         cpu = self._engine.cpu_clock() if self._model.device.type == "cpu" else None
         self._meter = WorkMeter(cpu, on_work=WorkMetrics().observe)
@@ -77,16 +80,18 @@ class FlowDecoder:
                 watch.prepared()
                 async for hop in tokens:
                     watch.took_input()
-                    async for mel_hop in self._mel_of(hop, stream, clock, watch):
-                        record.made(mel_hop.mel.shape[1], last=mel_hop.last)
-                        audio_s = mel_hop.mel.shape[1] / self._frame_rate
-                        clock.sent(audio_s)
-                        self._meter.made(audio_s)
-                        yield replace(mel_hop, timings=(*hop.timings, watch.timing()))
+                    # Closed before the stream is, should this call be: its push is taken back first.
+                    async with aclosing(self._mel_of(hop, stream, clock, watch)) as mel_hops:
+                        async for mel_hop in mel_hops:
+                            record.made(mel_hop.mel.shape[1], last=mel_hop.last)
+                            audio_s = mel_hop.mel.shape[1] / self._frame_rate
+                            clock.sent(audio_s)
+                            self._meter.made(audio_s)
+                            yield replace(mel_hop, timings=(*hop.timings, watch.timing()))
 
     async def _mel_of(
         self, hop: TokenHop, stream: FlowStream, clock: ListenerClock, watch: StageWatch
-    ) -> AsyncIterator[MelHop]:
+    ) -> AsyncGenerator[MelHop, None]:
         """The chunks that a hop completes; its tokens go with the first of them, its end with the last."""
         ids, waiting = hop.ids, torch.zeros((self._model.config.mel_bins, 0))
         async with aclosing(self._engine.push(stream, hop.ids, clock, last=hop.last, began=watch.began)) as chunks:
@@ -98,6 +103,7 @@ class FlowDecoder:
         yield MelHop(waiting.numpy(), ids, hop.last, hop.finish)
 
     def _observe(self, load: FlowLoad, seconds: float | None) -> None:
+        self._load = load
         self._metrics.observe(load, seconds)
         if seconds is not None:
             self._meter.worked(seconds)
@@ -109,7 +115,13 @@ class FlowDecoder:
     async def info(self) -> StageInfo:
         dtype = str(self._model.dtype).removeprefix("torch.")
         engine = f"batched, {self._scheduler.memory.form} caches"
-        return StageInfo("FlowDecoder", str(self._model.device), dtype, engine, os.getpid(), self._open.count)
+        held, device = self._load.open + self._load.stream_pages, str(self._model.device)
+        running, problem = self._open.count, self._live.problem
+        return StageInfo("FlowDecoder", device, dtype, engine, os.getpid(), running, held, problem)
+
+    async def reconfigure(self, user_config: object) -> None:
+        """Called by Serve at start and when `user_config` changes; counts from the next step on."""
+        self._live.take(user_config, lambda args: self._scheduler.set_limits(args.flow.limits()))
 
     def _build_scheduler(self, args: AppArgs) -> FlowScheduler:
         flow = args.flow

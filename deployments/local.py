@@ -19,6 +19,9 @@ from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, ServeDeploySchema, ServeStatus
 
+from deployments.live_args import check_user_configs
+
+_APPLICATION = "deployments.app:build"
 _POLL_S = 0.25
 _FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
 
@@ -78,6 +81,7 @@ def start(
         http["host"] = host
     listen, bound = http.setdefault("host", "127.0.0.1"), http.setdefault("port", 8000)
     _require_free(listen, bound)
+    _check(config)
     schema = ServeDeploySchema.model_validate({**config, "http_options": http})
     app_name = schema.applications[0].name
     if not ray.is_initialized():
@@ -99,6 +103,26 @@ def _require_free(host: str, port: int) -> None:
             raise DeployError(
                 f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port"
             ) from None
+
+
+def redeploy(config: dict[str, Any], *, timeout_s: float = 600) -> None:
+    """Change the running application to what a config says, without cutting streams, and wait until it is so.
+
+    Raises DeployError as `start` does; a `user_config` that a replica would refuse is refused here before.
+    """
+    _check(config)
+    schema = ServeDeploySchema.model_validate(config)
+    _get_global_client().deploy_apps(schema)
+    _wait(schema.applications[0].name, timeout_s, lambda _line: None)
+
+
+def _check(config: dict[str, Any]) -> None:
+    for application in config["applications"]:
+        if application.get("import_path") == _APPLICATION:
+            try:
+                check_user_configs(application)
+            except ValueError as error:
+                raise DeployError(str(error)) from None
 
 
 def stop() -> None:

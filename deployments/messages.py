@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from cosyvoice_core.inputs import FloatArray, Mode
-from cosyvoice_core.utterance import Utterance
+from cosyvoice_core.utterance import MAX_SEED, Utterance
+from deployments.ingress.callers import ANYONE, Caller
 from deployments.mailbox import TextSource
 from deployments.sampling import SamplingSettings
 
@@ -90,7 +92,11 @@ class AudioHop:
 
 @dataclass(frozen=True, slots=True)
 class StageInfo:
-    """What a replica says of itself in `/health`; `running` are the calls it has open."""
+    """What a replica says of itself in `/health`; `running` are the calls it has open.
+
+    held: what it keeps for calls (sequences, streams and their pages, windows, texts): 0 soon after the last has ended.
+    config_problem: why its latest `user_config` was refused.
+    """
 
     stage: str
     device: str
@@ -98,10 +104,27 @@ class StageInfo:
     engine: str
     process: int
     running: int
+    held: int = 0
+    config_problem: str = ""
 
 
 class StreamCutError(RuntimeError):
     """A stage's stream ended without its last hop."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePoint:
+    """Where an answer was cut: all text segments before `segment` were heard, and so many samples from its start on.
+
+    An answer is a function of its call and seed, so this and the same call are all that any replica needs to give the
+    rest. Segments before are not computed. Of an answer whose segments are not known it is (0, all samples heard).
+    """
+
+    segment: int = 0
+    samples: int = 0
+
+
+FROM_THE_START = ResumePoint()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +134,8 @@ class SpeakCall:
     The text is complete, or where it arrives while it is being written. The voice is a saved one by name, or prompt
     audio (any container) with its transcript or without. seed None draws one; greedy takes the likeliest token
     always. realtime bounds how far the service runs ahead of a listener; without it a text is rendered as fast as it
-    can be. Under load calls of higher priority are admitted first.
+    can be. Under load calls of higher priority are admitted first. The caller says which voices there are and which
+    quotas it counts for. resume asks for the rest of an answer that was cut, by the same call with the same seed.
     """
 
     text: str | TextSource
@@ -128,6 +152,17 @@ class SpeakCall:
     realtime: bool = True
     pause_s: float | None = None
     priority: int = 0
+    resume: ResumePoint = FROM_THE_START
+    caller: Caller = ANYONE
+
+    def by(self, caller: Caller) -> SpeakCall:
+        """The same call of this caller."""
+        return replace(self, caller=caller, priority=caller.priority)
+
+
+def seeded(call: SpeakCall) -> SpeakCall:
+    """The call with a seed, drawn if it had none, so that its answer can be asked for again."""
+    return call if call.seed is not None else replace(call, seed=secrets.randbelow(MAX_SEED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +187,7 @@ class FirstAudio:
 class SpeechChunk:
     """Samples (N,) float32 of the answer in order, and the text segment they belong to; `last` ends the answer.
 
+    The silence between two segments belongs to the second. A chunk may be empty.
     first_audio: on the answer's first chunk only.
     """
 

@@ -19,6 +19,7 @@ from ray.serve.exceptions import BackPressureError, RequestCancelledError
 from cosyvoice_core.errors import InputError
 from deployments.mailbox import OverloadedError
 from deployments.messages import UtteranceTask
+from deployments.quotas.ledger import QuotaError
 
 logger = logging.getLogger("ray.serve")
 
@@ -40,6 +41,8 @@ def outcome_of(error: BaseException | None, *, complete: bool) -> tuple[Outcome,
         return "refused", "invalid"
     if isinstance(error, OverloadedError | BackPressureError):
         return "refused", "overload"
+    if isinstance(error, QuotaError):
+        return "refused", "quota"
     return "failed", type(error).__name__
 
 

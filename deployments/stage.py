@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 import torch
-from ray.exceptions import RayTaskError
+from grpc.aio import AioRpcError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.handle import DeploymentHandle
 
-from deployments.args import DType, StageArgs
+from deployments.args import DType, PlaybackArgs, StageArgs
 from deployments.heap import HeapTrim
 from deployments.messages import StreamCutError
 from deployments.text_source import cause_of
@@ -57,8 +59,8 @@ async def hops_of(
     """Open a stream of hops of one kind from another stage; leaving the context cancels whatever is left of it.
 
     The stream goes replica to replica by gRPC: half the latency of object references, and the upstream stage stops
-    when this process dies. Raises StreamCutError from the iterator when the stream ends without its last hop, and
-    errors that the request is to blame for as what they are.
+    when this process dies. Raises StreamCutError from the iterator when the stream ends without its last hop or breaks
+    on the way, and errors that the request is to blame for as what they are.
     """
     stream = handle.options(method_name=method, stream=True, _by_reference=False).remote(*args)
     ended = False
@@ -72,6 +74,9 @@ async def hops_of(
                 yield hop
         except RayTaskError as error:
             raise cause_of(error) from None
+        except AioRpcError as error:
+            # Serve makes an actor's error of UNAVAILABLE only; a replica that goes also gives CANCELLED and others.
+            raise StreamCutError(f"the stream of {method!r} broke: {error.code().name}") from None
         ended = True
         if not last:
             raise StreamCutError(f"the stream of {method!r} ended before its last hop")
@@ -81,3 +86,22 @@ async def hops_of(
     finally:
         if not ended:
             stream.cancel()
+
+
+async def answer_of(handle: DeploymentHandle, method: str, *args: Any, playback: PlaybackArgs) -> Any:
+    """The answer of a stage's method that may be asked again, which it is elsewhere when its replica is lost.
+
+    By gRPC as streams are: the answer is nowhere but here, so that no node's death can take it back. Raises what the
+    stage raises, and StreamCutError when replicas were lost too often; playback says how often, see `audio_of`.
+    """
+    call = handle.options(method_name=method, _by_reference=False)
+    failures = 0
+    while True:
+        try:
+            return await call.remote(*args)
+        except (RayActorError, AioRpcError) as error:
+            failures += 1
+            if failures > playback.max_replays:
+                raise StreamCutError(f"{method!r} was lost with its replica") from error
+        if failures > 1:
+            await asyncio.sleep(playback.replay_pause_s * 2 ** (failures - 2))

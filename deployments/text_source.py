@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cosyvoice_core.errors import InputError
 from deployments.mailbox import Mailbox, OverloadedError, Piece, Pieces, TextSource
@@ -29,8 +30,15 @@ class MailboxOwner:
     def __init__(self, max_texts: int, max_size: int, forget_after_s: float) -> None:
         self.name = f"cosyvoice-texts-{uuid.uuid4().hex}"
         actor: Any = ray.remote(Mailbox)
+        # On its owner's node, so that no other machine's death takes the texts.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._actor = actor.options(
-            name=self.name, namespace=_NAMESPACE, num_cpus=0, max_restarts=-1, max_concurrency=_CALLS
+            name=self.name,
+            namespace=_NAMESPACE,
+            num_cpus=0,
+            max_restarts=-1,
+            max_concurrency=_CALLS,
+            scheduling_strategy=here,
         ).remote(max_texts, max_size, forget_after_s)
 
     async def open(self) -> TextSource:

@@ -6,7 +6,7 @@ All state of an utterance is local to one generator frame; the step loop of the 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 import torch
@@ -21,6 +21,7 @@ from cosyvoice_core.vocoder import Vocoder as VocoderModel
 from cosyvoice_core.waveform import WaveformSession
 from deployments.args import AppArgs
 from deployments.compute import ListenerClock
+from deployments.live_args import LiveArgs
 from deployments.messages import AudioHop, MelHop, StageInfo, UtteranceTask
 from deployments.metrics import StepMetrics, WorkMetrics
 from deployments.records import UtteranceRecord
@@ -42,6 +43,7 @@ class Vocoder:
         state = read_state(directory.vocoder)
         self._model = VocoderModel.from_state(state, config.vocoder, str(directory.vocoder)).to(self._device)
         self._flow_decoder = flow_decoder
+        self._live = LiveArgs("Vocoder", args)
         self._open = OpenCalls()
         sizes = args.vocoder.window_frames
         self._window = StreamWindow() if sizes is None else StreamWindow(sizes=sizes)
@@ -70,16 +72,17 @@ class Vocoder:
             async with hops_of(MelHop, self._flow_decoder, "decode", task) as mels:
                 async for hop in mels:
                     watch.took_input()
-                    async for audio in self._audio_of(hop, session, clock, watch):
-                        record.made(len(audio.samples), last=audio.last)
-                        audio_s = len(audio.samples) / self._sample_rate
-                        clock.sent(audio_s)
-                        self._meter.made(audio_s)
-                        yield audio
+                    async with aclosing(self._audio_of(hop, session, clock, watch)) as pieces:
+                        async for audio in pieces:
+                            record.made(len(audio.samples), last=audio.last)
+                            audio_s = len(audio.samples) / self._sample_rate
+                            clock.sent(audio_s)
+                            self._meter.made(audio_s)
+                            yield audio
 
     async def _audio_of(
         self, hop: MelHop, session: WaveformSession, clock: ListenerClock, watch: StageWatch
-    ) -> AsyncIterator[AudioHop]:
+    ) -> AsyncGenerator[AudioHop, None]:
         """The windows that a hop completes; its tokens go with the first of them, its end with the last."""
         ids = hop.ids
         mel = torch.from_numpy(hop.mel).to(self._device)
@@ -99,4 +102,10 @@ class Vocoder:
         return {**self._meter.stats(), "owed_s": self._engine.owed_frames / self._frame_rate}
 
     async def info(self) -> StageInfo:
-        return StageInfo("Vocoder", str(self._device), "float32", "batched windows", os.getpid(), self._open.count)
+        device, running, held = str(self._device), self._open.count, self._engine.running
+        engine, problem = "batched windows", self._live.problem
+        return StageInfo("Vocoder", device, "float32", engine, os.getpid(), running, held, problem)
+
+    async def reconfigure(self, user_config: object) -> None:
+        """Called by Serve at start and when `user_config` changes; nothing of a vocoder can, which this says."""
+        self._live.take(user_config)

@@ -16,6 +16,7 @@ from cosyvoice_core.voice.encoder import EncodedVoice
 from cosyvoice_core.voice.encoder import VoiceEncoder as VoiceEncoderModel
 from deployments.args import AppArgs
 from deployments.compute import ComputeThread, ListenerClock
+from deployments.live_args import LiveArgs
 from deployments.messages import StageInfo
 
 
@@ -31,6 +32,7 @@ class VoiceEncoder:
         directory = resolve_model(args.model_source(), progress=False)
         self._model = VoiceEncoderModel.from_directory(directory, threads=args.voice_encoder.threads)
         self._compute = ComputeThread("voice")
+        self._live = LiveArgs("VoiceEncoder", args)
         self._budget = args.voice_cache_bytes
         self._known: OrderedDict[str, EncodedVoice] = OrderedDict()
         self._known_bytes = 0
@@ -58,12 +60,24 @@ class VoiceEncoder:
             del self._running[key]
         self._known[key] = voice
         self._known_bytes += _nbytes(voice)
-        while self._known_bytes > self._budget and self._known:
-            self._known_bytes -= _nbytes(self._known.popitem(last=False)[1])
+        self._shrink()
         return voice
 
+    def _shrink(self) -> None:
+        while self._known_bytes > self._budget and self._known:
+            self._known_bytes -= _nbytes(self._known.popitem(last=False)[1])
+
     async def info(self) -> StageInfo:
-        return StageInfo("VoiceEncoder", "cpu", "float32", "onnxruntime", os.getpid(), len(self._running))
+        running, problem = len(self._running), self._live.problem
+        return StageInfo("VoiceEncoder", "cpu", "float32", "onnxruntime", os.getpid(), running, config_problem=problem)
+
+    async def reconfigure(self, user_config: object) -> None:
+        """Called by Serve at start and when `user_config` changes."""
+        self._live.take(user_config, self._apply)
+
+    def _apply(self, args: AppArgs) -> None:
+        self._budget = args.voice_cache_bytes
+        self._shrink()
 
 
 def _nbytes(voice: EncodedVoice) -> int:

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
+import signal
 import socket
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 import torch
+from ray._private.node import Node
 from ray.cluster_utils import Cluster
 
 from cosyvoice_core.bench.measure import Machine
@@ -34,23 +39,63 @@ _QUICK = {
 }
 
 
+def _processes(node: Node) -> list[psutil.Process]:
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    return [raylet, *raylet.children(recursive=True)]
+
+
+def _send(signal_: signal.Signals, processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal_)
+
+
 class FakeCluster:
     """Head node without GPUs, and workers with one each."""
 
     def __init__(self, workers: int) -> None:
-        self._cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": _CPUS, "include_dashboard": False}, shutdown_at_exit=False
-        )
+        # Socket names are limited to 107 bytes, so the folder must be short.
+        self._folder = tempfile.mkdtemp(prefix="cv", dir="/tmp")
+        head = {"num_cpus": _CPUS, "include_dashboard": False, "temp_dir": self._folder}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
         self.workers = [self._cluster.add_node(num_cpus=_CPUS, num_gpus=1) for _ in range(workers)]
         ray.init(address=self._cluster.address, namespace="serve", log_to_driver=False)
 
     def lose(self, number: int) -> None:
         """A worker is gone with all that ran on it, without a word; another comes in its place."""
-        self._cluster.remove_node(self.workers.pop(number), allow_graceful=False)
+        node = self._replace(number)
+        # Ray kills the node's own processes only, and those of actors notice some time later; a lost machine is lost at
+        # once.
+        _send(signal.SIGKILL, _processes(node))
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def lose_raylet(self, number: int) -> None:
+        """Ray's own processes of a worker are gone, and the replicas on it find out by themselves."""
+        self._cluster.remove_node(self._replace(number), allow_graceful=False)
+
+    def freeze(self, number: int) -> Callable[[], None]:
+        """A worker falls silent with all connections open, as when its network is cut off; another comes in its place.
+
+        Returns what ends the silent processes.
+        """
+        node = self._replace(number)
+        processes = _processes(node)
+        _send(signal.SIGSTOP, processes)
+
+        def end() -> None:
+            _send(signal.SIGKILL, processes)
+            self._cluster.remove_node(node, allow_graceful=False)
+
+        return end
+
+    def _replace(self, number: int) -> Node:
+        node = self.workers.pop(number)
         self.workers.append(self._cluster.add_node(num_cpus=_CPUS, num_gpus=1))
+        return node
 
     def shutdown(self) -> None:
         self._cluster.shutdown()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def service_config(deployments: dict[str, dict[str, Any]], args: dict[str, Any], **application: Any) -> dict[str, Any]:
@@ -81,8 +126,10 @@ def fake_cluster(workers: int, config: dict[str, Any]) -> Iterator[tuple[FakeClu
     kept = {name: os.environ.get(name) for name in _QUICK}
     os.environ.update(_QUICK)
     cluster = FakeCluster(workers)
+    # Else a time limit from outside would leave all nodes behind. Ray sets a handler of its own while it starts.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        yield cluster, start(config, port=_free_port())
+        yield cluster, start(config, port=free_port())
     finally:
         stop()
         cluster.shutdown()
@@ -93,7 +140,7 @@ def fake_cluster(workers: int, config: dict[str, Any]) -> Iterator[tuple[FakeClu
                 os.environ[name] = value
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

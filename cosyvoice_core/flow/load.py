@@ -12,7 +12,8 @@ class FlowLoad:
     stepped: streams in the latest step; waiting: streams with tokens or a chunk that were not part of it; open: all
     streams; free_pages, cache_bytes: of the block, what nobody holds and what is held. Since the start: recomputed,
     chunks that computed frames again for want of pages; prefix_hits and prefix_misses, streams whose voice's prompt
-    was known or not (prompts too short to share anything count as neither).
+    was known or not (prompts too short to share anything count as neither). stream_pages: of the pages that are held,
+    those that only streams hold, not what is kept of voices.
     """
 
     stepped: int
@@ -23,3 +24,4 @@ class FlowLoad:
     recomputed: int
     prefix_hits: int
     prefix_misses: int
+    stream_pages: int = 0

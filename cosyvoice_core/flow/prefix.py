@@ -54,6 +54,7 @@ class PrefixCache:
         self._budget = budget_bytes
         self._known: OrderedDict[Hashable, FlowPrefix] = OrderedDict()
         self.nbytes = 0
+        self.pages = 0
 
     def __len__(self) -> int:
         return len(self._known)
@@ -75,6 +76,7 @@ class PrefixCache:
             return
         self._known[key] = prefix
         self.nbytes += prefix.nbytes
+        self.pages += len(prefix.pages)
         while self.nbytes > self._budget:
             self.drop_oldest()
 
@@ -87,4 +89,5 @@ class PrefixCache:
 
     def _forget(self, prefix: FlowPrefix) -> None:
         self.nbytes -= prefix.nbytes
+        self.pages -= len(prefix.pages)
         prefix.release()

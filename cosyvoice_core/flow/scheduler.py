@@ -129,7 +129,15 @@ class FlowScheduler:
             recomputed=self._recomputed,
             prefix_hits=self._prefix_hits,
             prefix_misses=self._prefix_misses,
+            stream_pages=pages.count - pages.free - self.prefixes.pages,
         )
+
+    def set_limits(self, limits: SchedulerLimits) -> None:
+        """Other limits from the next step on. Raises ValueError for more streams than steps are recorded for."""
+        slots = self.memory.slots
+        if slots and limits.batch > slots:
+            raise ValueError(f"batch must be at most {slots}, for which steps are recorded, got {limits.batch}")
+        self._limits = limits
 
     def open(self, voice: FlowVoice, due: Callable[[], Due], left_s: Callable[[], float]) -> FlowStream:
         """A new stream; `left_s` tells how many seconds its listener still has to hear."""
@@ -196,10 +204,12 @@ class FlowScheduler:
 
     def step(self, pushes: Sequence[Push]) -> list[Outcome]:
         """One Euler step for the most urgent of the pushes. While there are any, something goes on in every step."""
-        outcomes: list[Outcome] = []
+        # Whoever left may have closed his stream before his push was taken back; it must not cost the others theirs.
+        closed = [push for push in pushes if push.stream not in self._open]
+        outcomes = [Outcome(push, EngineError("the stream was closed")) for push in closed]
         ready: list[Push] = []
         waiting: list[Push] = []
-        for push in sorted(pushes, key=self._due):
+        for push in sorted((push for push in pushes if push.stream in self._open), key=self._due):
             if len(ready) == self._limits.batch:
                 break
             self._begin(push, ready, waiting, outcomes)

@@ -42,7 +42,8 @@ class TextFrontEnd:
     ) -> None:
         self.tokenizer = tokenizer
         self.profile = profile
-        self._lexicon = lexicon or Lexicon()
+        self.lexicon = lexicon or Lexicon()
+        """Words of every text; may be exchanged at any time, texts that are being read keep theirs."""
         grammar = GrammarReader()
         self._robust = RobustReader(grammar)
         self._reference = ReferenceFrontEnd(self._count_tokens, grammar)
@@ -54,9 +55,9 @@ class TextFrontEnd:
             case Profile.OFF:
                 return text
             case Profile.REFERENCE:
-                return self._reference.normalise(self._lexicon.apply(text))
+                return self._reference.normalise(self.lexicon.apply(text))
             case Profile.ROBUST:
-                return join(self._robust.sentences(text, self._lexicon))
+                return join(self._robust.sentences(text, self.lexicon))
 
     def segments(self, text: str, lexicon: Lexicon | None = None) -> Iterator[str]:
         """Segments of `text` in order; `lexicon` adds to, and overrides, the front end's own.
@@ -64,7 +65,7 @@ class TextFrontEnd:
         ROBUST: lazily and in bounded memory, for any string, each within the limits; none if nothing in the
         text can be spoken. REFERENCE: of any length, and an empty text is one empty segment.
         """
-        words = self._lexicon.merged(lexicon) if lexicon else self._lexicon
+        words = self.lexicon.merged(lexicon) if lexicon else self.lexicon
         match self.profile:
             case Profile.OFF:
                 return iter([text])
@@ -78,7 +79,7 @@ class TextFrontEnd:
 
         ROBUST reads it word by word; the other profiles take it as it is, as the original does with streamed text.
         """
-        words = self._lexicon.merged(lexicon) if lexicon else self._lexicon
+        words = self.lexicon.merged(lexicon) if lexicon else self.lexicon
         return TextStream(self._robust if self.profile is Profile.ROBUST else None, words)
 
     def encode(self, segment: str) -> list[int]:

@@ -25,7 +25,7 @@ from cosyvoice_core.inputs import Mode
 from cosyvoice_core.utterance import MAX_SEED, MAX_SPEED, MIN_SPEED
 from deployments.ingress.framing import AudioForm, Format
 from deployments.mailbox import TextSource
-from deployments.messages import SpeakCall
+from deployments.messages import ResumePoint, SpeakCall
 from deployments.sampling import (
     MAX_TEMPERATURE,
     MAX_TOP_K,
@@ -161,6 +161,20 @@ class SpeechBody(SpeechOptions):
     stream_format: Literal["audio", "sse"] = Field(
         default="audio", description="sse: server-sent events that carry the audio in base64"
     )
+    resume_from_sample: int = Field(
+        default=0,
+        ge=0,
+        description="extension: the rest of an answer that was cut, after so many samples; needs the first call's seed "
+        "(header x-seed) and all else as it was, format pcm or wav, no sample_rate",
+    )
+
+    @model_validator(mode="after")
+    def _a_rest_has_a_beginning(self) -> SpeechBody:
+        if self.resume_from_sample and (
+            self.seed is None or self.sample_rate is not None or self.response_format not in ("pcm", "wav")
+        ):
+            raise ValueError("resume_from_sample needs a seed, response_format pcm or wav, and no sample_rate")
+        return self
 
     @model_validator(mode="after")
     def _events_are_a_stream(self) -> SpeechBody:
@@ -170,7 +184,7 @@ class SpeechBody(SpeechOptions):
 
     def call(self, upload: bytes | None) -> SpeakCall:
         """upload: prompt audio that came as a file. Raises InputError for a mode that speaks no text."""
-        call = self.call_for(self.input)
+        call = replace(self.call_for(self.input), resume=ResumePoint(0, self.resume_from_sample))
         return call if upload is None else replace(call, prompt_audio=upload)
 
 

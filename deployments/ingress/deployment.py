@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -11,18 +13,27 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
+from deployments import exposure
 from deployments.args import AppArgs
+from deployments.ingress.authentication import Authentication
 from deployments.ingress.errors import answer_for, invalid
+from deployments.ingress.guard import Guard
+from deployments.ingress.keys import ENVIRONMENT, KeyRing, KeysError
 from deployments.ingress.limits import BodyLimit
 from deployments.ingress.live.door import live_routes
 from deployments.ingress.official import official_routes
 from deployments.ingress.service import SpeechService
-from deployments.ingress.speech import speech_routes
+from deployments.ingress.speech import REQUEST_ID, speech_routes
 from deployments.ingress.status import status_routes
+from deployments.live_args import LiveArgs
 from deployments.mailbox import TextSource
-from deployments.messages import SpeakCall, SpeechChunk, VoiceInfo
+from deployments.messages import SpeakCall, SpeechChunk, StageInfo, VoiceInfo
+from deployments.quotas.holder import QuotaHolder
 from deployments.text_source import MailboxOwner
+
+logger = logging.getLogger("ray.serve")
 
 # Of one replica: what callers write, and for each of those a few utterances on their way to the language model.
 _GROWING_TEXTS = 1024
@@ -40,18 +51,27 @@ class Ingress:
         speech_lm: DeploymentHandle,
         flow_decoder: DeploymentHandle,
         vocoder: DeploymentHandle,
+        quotas: DeploymentHandle | None = None,
     ) -> None:
+        """Raises KeysError when there should be API keys and they cannot be used."""
+        self._keys = KeyRing.from_settings(args.security)
+        if self._keys is not None and quotas is None:
+            raise KeysError(f"{ENVIRONMENT} must be set where the application is built, too: on every node")
+        for line in exposure.warnings(None, os.environ, keyed=self._keys is not None):
+            logger.warning("SECURITY: %s", line)
         stages = {
             "VoiceEncoder": voice_encoder,
             "SpeechLM": speech_lm,
             "FlowDecoder": flow_decoder,
             "Vocoder": vocoder,
         }
-        texts = MailboxOwner(_GROWING_TEXTS, args.limits.max_text_chars, _FORGET_TEXT_AFTER_S)
-        self._service = SpeechService(args, vocoder, stages, texts)
+        self._texts = MailboxOwner(_GROWING_TEXTS, args.limits.max_text_chars, _FORGET_TEXT_AFTER_S)
+        holder = QuotaHolder(quotas, args.security.quota_timeout_s)
+        self._service = SpeechService(args, vocoder, stages, self._texts, holder)
+        self._live = LiveArgs("Ingress", args)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return make_api(self._service)
+        return make_api(self._service, self._keys)
 
     async def speak(self, call: SpeakCall) -> AsyncIterator[SpeechChunk]:
         """The answer to a handle call, chunk by chunk; the last chunk is empty and says so.
@@ -66,6 +86,17 @@ class Ingress:
         """A text to be written with `deployments.text_source.TextWriter`. Raises OverloadedError."""
         return await self._service.open_text()
 
+    async def reconfigure(self, user_config: object) -> None:
+        """Called by Serve at start and when `user_config` changes; counts for calls that come later."""
+        self._live.take(user_config, self._service.reconfigure)
+        self._service.config_problem = self._live.problem
+
+    async def info(self) -> StageInfo:
+        """What this replica holds; `running` are listeners who are in."""
+        held = await self._texts.count() + self._service.waiting
+        running, problem = self._service.listeners, self._live.problem
+        return StageInfo("Ingress", "cpu", "none", "none", os.getpid(), running, held, problem)
+
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Serve for the autoscaling policy, see `deployments.scaling_policy`."""
         return {"waiting": float(self._service.waiting)}
@@ -77,10 +108,23 @@ class Ingress:
         return self._service.sample_rate
 
 
-def make_api(service: SpeechService) -> FastAPI:
-    """The HTTP application of one ingress replica."""
+def make_api(service: SpeechService, keys: KeyRing | None = None) -> FastAPI:
+    """The HTTP application of one ingress replica; open to anyone without keys."""
     api = FastAPI(title="CosyVoice2 speech service", version="0.1.0")
-    api.add_middleware(BodyLimit, max_bytes=service.args.limits.max_body_bytes)
+    limits, security = service.args.limits, service.args.security
+    # The last one added meets a request first; CORS before keys, as browsers ask for leave without them.
+    api.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
+    if keys is not None:
+        api.add_middleware(Authentication, keys=keys)
+    if security.cors_origins:
+        api.add_middleware(
+            CORSMiddleware,
+            allow_origins=security.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["authorization", "content-type", "x-api-key", REQUEST_ID],
+            expose_headers=[REQUEST_ID, "x-sample-rate", "server-timing", "retry-after"],
+        )
+    api.add_middleware(Guard, security=security, max_header_bytes=limits.max_header_bytes)
     api.include_router(speech_routes(service))
     api.include_router(live_routes(service))
     api.include_router(official_routes(service))

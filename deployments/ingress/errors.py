@@ -11,10 +11,11 @@ from pydantic import ValidationError
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
-from cosyvoice_core.errors import InputError
+from cosyvoice_core.errors import InputError, shown
 from deployments.ingress.utterance import StageStalledError
 from deployments.mailbox import OverloadedError
 from deployments.messages import StreamCutError
+from deployments.quotas.ledger import QuotaError
 
 logger = logging.getLogger("ray.serve")
 
@@ -61,8 +62,12 @@ def answer_for(error: BaseException) -> Answer:
         return invalid(str(error), error.field, status=404 if error.field == "model" else 400)
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        param = ".".join(str(part) for part in first["loc"]) or None
-        return invalid(f"{param or 'body'}: {first['msg']}", param)
+        # Names of unknown fields, and words of a lexicon, are the user's.
+        param = shown(".".join(str(part) for part in first["loc"]), 100) or None
+        return invalid(f"{param or 'body'}: {shown(first['msg'], 500)}", param)
+    if isinstance(error, QuotaError):
+        kind = "rate_limit_error"
+        return Answer(429, str(error), kind, code="rate_limit_exceeded", retry_after_s=error.retry_after_s)
     if isinstance(error, OverloadedError):
         return _overloaded(str(error), error.retry_after_s)
     if isinstance(error, BackPressureError):

@@ -14,6 +14,7 @@ from starlette.datastructures import UploadFile
 
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.inputs import Mode
+from deployments.ingress.authentication import caller_of
 from deployments.ingress.framing import AudioForm, AudioResponse, Framing, framed
 from deployments.ingress.service import SpeechService
 from deployments.ingress.speech import REQUEST_ID, request_id_of, server_timing
@@ -48,7 +49,7 @@ def official_routes(service: SpeechService) -> APIRouter:
 
     def add(route: OfficialRoute) -> None:
         async def speak(request: Request) -> Response:
-            call = await read_call(route, request)
+            call = (await read_call(route, request)).by(caller_of(request))
             request_id = request_id_of(request)
             chunks = service.speak(call, request_id)
             try:

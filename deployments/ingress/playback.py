@@ -11,10 +11,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import numpy as np
 
+from cosyvoice_core.inputs import FloatArray
 from cosyvoice_core.utterance import Utterance
 from deployments.args import PlaybackArgs
 from deployments.compute import ListenerClock
-from deployments.messages import AudioHop, SpeechChunk
+from deployments.messages import FROM_THE_START, AudioHop, ResumePoint, SpeechChunk, StreamCutError
 
 Start = Callable[[Utterance, float], AsyncGenerator[AudioHop, None]]
 """(utterance, seconds of audio the listener still has before it) -> its audio."""
@@ -34,6 +35,10 @@ class _Segment:
         try:
             async for hop in hops:
                 self._hops.put_nowait(hop)
+        except asyncio.CancelledError:
+            # Whoever plays this segment has gone, or else must not wait for it for ever.
+            self._hops.put_nowait(StreamCutError("the segment was cancelled while it was played"))
+            raise
         except Exception as error:  # noqa: BLE001 - handed to whoever plays this segment
             self._hops.put_nowait(error)
         finally:
@@ -71,8 +76,12 @@ class SegmentPlayer:
         realtime: bool,
         pause_s: float,
         ready: Callable[[], bool] = lambda: True,
+        resume: ResumePoint = FROM_THE_START,
     ) -> None:
-        """ready: whether the next utterance can be had without waiting for its text."""
+        """ready: whether the next utterance can be had without waiting for its text.
+
+        resume: the utterances begin with the segment it names; what it says was heard is computed, but left out.
+        """
         self._next_utterance = next_utterance
         self._start = start
         self._ready = ready
@@ -80,6 +89,8 @@ class SegmentPlayer:
         self._sample_rate = sample_rate
         self._realtime = realtime
         self._pause = np.zeros(round(pause_s * sample_rate), np.float32)
+        self._resumed_segment = resume.segment
+        self._skip = resume.samples
         self._clock = ListenerClock()
         self._upcoming: deque[_Segment] = deque()
         self._exhausted = False
@@ -89,22 +100,35 @@ class SegmentPlayer:
         current: _Segment | None = None
         try:
             current = await self._next_segment()
+            if current is not None and self._resumed_segment > 0:
+                for chunk in self._chunk(self._pause, current.index):
+                    yield chunk
             while current is not None:
                 async for hop in current.hops():
+                    for chunk in self._chunk(hop.samples, current.index):
+                        yield chunk
                     if len(hop.samples):
-                        self._clock.sent(len(hop.samples) / self._sample_rate)
-                        yield SpeechChunk(hop.samples, current.index)
                         await self._look_ahead()
                 following = await self._next_segment()
-                if following is not None and len(self._pause):
-                    self._clock.sent(len(self._pause) / self._sample_rate)
-                    yield SpeechChunk(self._pause, current.index)
                 if following is None:
                     yield SpeechChunk(np.zeros(0, np.float32), current.index, last=True)
+                else:
+                    for chunk in self._chunk(self._pause, following.index):
+                        yield chunk
                 current = following
         finally:
             for segment in (*self._upcoming, *([current] if current else [])):
                 await segment.close()
+
+    def _chunk(self, samples: FloatArray, segment: int) -> list[SpeechChunk]:
+        """What of these samples has not been heard, as one chunk, or none."""
+        skipped = min(self._skip, len(samples))
+        self._skip -= skipped
+        rest = samples[skipped:]
+        if not len(rest):
+            return []
+        self._clock.sent(len(rest) / self._sample_rate)
+        return [SpeechChunk(rest, segment)]
 
     async def _look_ahead(self) -> None:
         while len(self._upcoming) < self._playback.look_ahead_segments and self._overrun_s <= 0 and self._ready():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
@@ -30,6 +30,8 @@ from cosyvoice_core.voice.encoder import EncodedVoice
 from cosyvoice_core.voice.saved import load_saved_voices
 from deployments.args import AppArgs
 from deployments.ingress.admission.admission import Admission, Listening
+from deployments.ingress.callers import ANYONE
+from deployments.ingress.checks import check_text
 from deployments.ingress.playback import SegmentPlayer
 from deployments.ingress.readiness import StageStates, replicas_of_this_application
 from deployments.ingress.request_record import RequestRecord, delivery_of
@@ -39,6 +41,8 @@ from deployments.ingress.voices import VoiceRegistry
 from deployments.mailbox import TextSource
 from deployments.messages import AudioHop, FirstAudio, SpeakCall, SpeechChunk, StageInfo, UtteranceTask
 from deployments.metrics import ListenerMetrics
+from deployments.quotas.holder import QuotaHolder, Spending
+from deployments.stage import answer_of
 from deployments.text_source import MailboxOwner, TextReader
 from deployments.timing import RequestWatch
 
@@ -56,9 +60,10 @@ class SpeechService:
         vocoder: DeploymentHandle,
         stages: dict[str, DeploymentHandle],
         texts: MailboxOwner | None = None,
+        quotas: QuotaHolder | None = None,
     ) -> None:
         """`stages` are all inner deployments by name, `vocoder` the one that gives audio; `texts` keeps texts that
-        are still being written, which cannot be spoken without."""
+        are still being written, which cannot be spoken without; `quotas` are counted here alone if not given."""
         directory = CheckpointDirectory(resolve_model(args.model_source(), progress=False))
         config = read_model_config(directory.path)
         tokenizer = Tokenizer.from_directory(directory.tokenizer)
@@ -66,10 +71,12 @@ class SpeechService:
         saved = directory.saved_voices
         voices = load_saved_voices(saved, tokenizer.encode, flow=config.flow) if saved else {}
         self.args = args
+        self.config_problem = ""
         self.sample_rate = config.sample_rate
         self.token_rate = config.token_rate
         self._tokenizer = tokenizer
         self.voices = VoiceRegistry(voices, config.token_rate)
+        self._text = text
         self._planner = UtterancePlanner(
             text, config.lm, args.streamed.limits(), args.hops.alignment(config.flow.chunk_tokens)
         )
@@ -77,12 +84,23 @@ class SpeechService:
         self._admission = Admission(args.admission, config.sample_rate)
         self.metrics = ListenerMetrics()
         self._states = StageStates(tuple(stages), replicas_of_this_application)
+        self._quotas = quotas or QuotaHolder()
         self._texts = texts
         self._reader = TextReader()
         self._vocoder = vocoder
         self._stages = stages
         # Text is normalised and tokenised off the event loop; one thread, as the number reader is not reentrant.
         self._text_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="text")
+
+    def reconfigure(self, args: AppArgs) -> None:
+        """Other arguments for calls that come from now on; `deployments.live_args` names those that can change."""
+        self.args = args
+        self._text.lexicon = Lexicon.from_mapping(args.lexicon)
+
+    @property
+    def listeners(self) -> int:
+        """Calls that are admitted and not ended, but for files."""
+        return self._admission.listeners
 
     async def text_tokens(self, text: str) -> int:
         """Of a text as it was given, for the account of what was used."""
@@ -97,8 +115,7 @@ class SpeechService:
     def request_of(self, call: SpeakCall, *, streamed: bool) -> SpeechRequest:
         """The request but for its voice. Raises InputError for whatever can be told before any stage works."""
         limits = self.args.limits
-        if isinstance(call.text, str):
-            self._check_text(call.text, streamed=streamed)
+        check_text(call, limits, streamed=streamed)
         if len(call.instructions) > limits.max_instruction_chars:
             raise InputError(
                 "instructions",
@@ -110,10 +127,10 @@ class SpeechService:
         if call.voice is not None and call.prompt_audio is not None:
             raise InputError("voice", "both a voice name and prompt audio were given", "one of the two")
         if call.voice is None and call.prompt_audio is None:
-            names = ", ".join(info.name for info in self.voices.infos())
+            names = ", ".join(info.name for info in self.voices.infos(call.caller))
             raise InputError("voice", "no voice was given", f"prompt audio, or one of: {names}")
         if call.voice is not None:
-            self.voices.get(call.voice)
+            self.voices.get(call.voice, call.caller)
         if call.prompt_audio is None and call.prompt_text.strip():
             raise InputError("prompt_text", "was given without prompt audio", "with prompt_audio only")
         if call.prompt_audio is not None and call.mode is Mode.ZERO_SHOT and not call.prompt_text.strip():
@@ -131,15 +148,6 @@ class SpeechService:
             sampling=call.sampling.over(self._sampling),
             lexicon=Lexicon.from_mapping(call.lexicon),
         )
-
-    def _check_text(self, text: str, *, streamed: bool) -> None:
-        limits = self.args.limits
-        if not text.strip():
-            raise InputError("input", "the text is empty", "some words to speak")
-        most = limits.max_text_chars if streamed else limits.max_unstreamed_chars
-        if len(text) > most:
-            kind = "a streamed answer" if streamed else "an answer sent whole; use stream=true for more"
-            raise InputError("input", f"the text has {len(text)} characters", f"at most {most} for {kind}")
 
     async def open_text(self) -> TextSource:
         """Where a caller can write a text that is to be spoken while it is written. Raises OverloadedError."""
@@ -170,8 +178,12 @@ class SpeechService:
         """
         watch = RequestWatch(request_id)
         async with AsyncExitStack() as stack:
-            record = stack.enter_context(RequestRecord(self.metrics, watch, delivery_of(call, streamed=streamed)))
+            caller = None if call.caller == ANYONE else call.caller.name
+            delivery = delivery_of(call, streamed=streamed)
+            record = stack.enter_context(RequestRecord(self.metrics, watch, delivery, caller=caller))
             request = self.request_of(call, streamed=streamed)
+            known = len(call.text) if isinstance(call.text, str) else 0
+            spending = await stack.enter_async_context(self._quotas.stream(call.caller, known))
             listening: Listening | None = None
             if call.realtime and streamed:
                 admitted = self._admission.listener(call.priority, complete=isinstance(call.text, str))
@@ -182,7 +194,8 @@ class SpeechService:
             request = replace(request, voice=await self._voice(call, request))
             watch.voice_ready()
             first_audio: FirstAudio | None = None
-            chunks = await stack.enter_async_context(aclosing(self._chunks(call, request, record, streamed)))
+            told = self._chunks(call, request, record, streamed, spending)
+            chunks = await stack.enter_async_context(aclosing(told))
             async for chunk in chunks:
                 audio_s = len(chunk.samples) / self.sample_rate
                 record.chunk(audio_s, last=chunk.last)
@@ -196,7 +209,7 @@ class SpeechService:
                     yield chunk
 
     def _chunks(
-        self, call: SpeakCall, request: SpeechRequest, record: RequestRecord, streamed: bool
+        self, call: SpeakCall, request: SpeechRequest, record: RequestRecord, streamed: bool, spending: Spending
     ) -> AsyncGenerator[SpeechChunk, None]:
         realtime = call.realtime and streamed
         plan = partial(
@@ -205,16 +218,17 @@ class SpeechService:
             sample_rate=self.sample_rate,
             realtime=realtime,
             pause_s=self.args.playback.pause_s if call.pause_s is None else call.pause_s,
+            resume=call.resume,
         )
         if isinstance(call.text, str):
-            return self._speak_complete(request, record, plan)
-        return self._speak_growing(request, record, self._pieces(call.text), plan)
+            planned = self._planner.utterances(request)
+            wanted = (utterance for utterance in planned if utterance.index >= call.resume.segment)
+            return self._speak_complete(wanted, record, plan)
+        return self._speak_growing(request, record, self._pieces(call.text, spending), plan)
 
     async def _speak_complete(
-        self, request: SpeechRequest, record: RequestRecord, plan: Callable[..., SegmentPlayer]
+        self, utterances: Iterator[Utterance], record: RequestRecord, plan: Callable[..., SegmentPlayer]
     ) -> AsyncGenerator[SpeechChunk, None]:
-        utterances = self._planner.utterances(request)
-
         async def next_utterance() -> Utterance | None:
             return await asyncio.get_running_loop().run_in_executor(self._text_thread, next, utterances, None)
 
@@ -265,10 +279,11 @@ class SpeechService:
         hops = audio_of(task, self._vocoder, self.args.playback, text_age_s, on_replay=record.replayed)
         return record.watch.listen(hops)
 
-    async def _pieces(self, source: TextSource) -> AsyncIterator[str]:
+    async def _pieces(self, source: TextSource, spending: Spending) -> AsyncIterator[str]:
         try:
             async for piece in self._reader.pieces(source, self.args.lm.text_idle_timeout_s):
                 assert isinstance(piece, str)
+                spending.characters += len(piece)
                 yield piece
         finally:
             self._reader.drop(source)
@@ -276,12 +291,13 @@ class SpeechService:
     async def _voice(self, call: SpeakCall, request: SpeechRequest) -> VoicePrompt:
         if call.prompt_audio is None:
             assert call.voice is not None
-            return self.voices.get(call.voice)
+            return self.voices.get(call.voice, call.caller)
         loop = asyncio.get_running_loop()
         if isinstance(call.text, str):
             # A text without words is not worth the models that read a voice.
             await loop.run_in_executor(self._text_thread, partial(self._planner.check_text, request))
-        encoded: EncodedVoice = await self._stages["VoiceEncoder"].encode.remote(call.prompt_audio)
+        encoder, playback = self._stages["VoiceEncoder"], self.args.playback
+        encoded: EncodedVoice = await answer_of(encoder, "encode", call.prompt_audio, playback=playback)
         if not call.prompt_text.strip():
             return encoded.prompt
         transcript, ids = await loop.run_in_executor(

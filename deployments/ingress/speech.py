@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from deployments.ingress.authentication import caller_of
 from deployments.ingress.body import PROMPT_AUDIO, SpeechBody, read_speech_body
 from deployments.ingress.events import MEDIA_TYPE as EVENTS
 from deployments.ingress.events import speech_events
 from deployments.ingress.framing import MEDIA_TYPES, AudioResponse, Framing, framed, whole
 from deployments.ingress.service import SpeechService
-from deployments.messages import FirstAudio
+from deployments.messages import FirstAudio, seeded
 
 REQUEST_ID = "x-request-id"
+SEED = "x-seed"
+_HARMLESS = re.compile(r"[A-Za-z0-9._:/+=@-]{1,64}")
 
 
 def request_id_of(request: Request) -> str:
-    """The caller's id if it is short and printable, else a new one."""
+    """The caller's id if it is short and cannot be taken for anything else in a log, else a new one."""
     given = request.headers.get(REQUEST_ID, "")
-    return given if 0 < len(given) <= 64 and given.isascii() and given.isprintable() else uuid.uuid4().hex
+    return given if _HARMLESS.fullmatch(given) else uuid.uuid4().hex
 
 
 def server_timing(first_audio: FirstAudio) -> str:
@@ -52,9 +56,10 @@ def speech_routes(service: SpeechService) -> APIRouter:
     )
     async def speech(request: Request) -> Response:
         body, call = await read_speech_body(request)
+        call = seeded(call.by(caller_of(request)))
         request_id = request_id_of(request)
         form = body.form(service.sample_rate)
-        headers = {REQUEST_ID: request_id, "x-sample-rate": str(form.sample_rate)}
+        headers = {REQUEST_ID: request_id, "x-sample-rate": str(form.sample_rate), SEED: str(call.seed)}
         framing = Framing(form, service.sample_rate, whole=not body.stream)
         chunks = service.speak(call, request_id, streamed=body.stream)
         try:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from cosyvoice_core.errors import InputError
+from deployments.ingress.authentication import caller_of
 from deployments.ingress.service import SpeechService
 
 
@@ -23,6 +24,7 @@ def status_routes(service: SpeechService) -> APIRouter:
             "sample_rate": service.sample_rate,
         }
         if stages:
+            answer["config_problem"] = service.config_problem
             infos = await service.stage_infos()
             if any(info is None for info in infos.values()):
                 answer["status"] = "degraded"
@@ -50,8 +52,8 @@ def status_routes(service: SpeechService) -> APIRouter:
         return _model(name)
 
     @router.get("/v1/audio/voices", summary="Voices that can be asked for by name")
-    async def voices() -> dict[str, list[dict[str, object]]]:
-        return {"voices": [asdict(info) for info in service.voices.infos()]}
+    async def voices(request: Request) -> dict[str, list[dict[str, object]]]:
+        return {"voices": [asdict(info) for info in service.voices.infos(caller_of(request))]}
 
     return router
 

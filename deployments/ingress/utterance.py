@@ -53,19 +53,23 @@ async def audio_of(
     *,
     on_replay: Callable[[], None] = lambda: None,
 ) -> AsyncGenerator[AudioHop, None]:
-    """Audio hops of one utterance to its end, replayed after the death of a stage.
+    """Audio hops of one utterance to its end, replayed after the death of a stage or when it falls silent amid speech.
 
     text_age_s: seconds since more of its text arrived; a text that is being written excuses silence. on_replay: called
     at each replay.
-    Raises StageStalledError when nothing comes in time, and the stage's own error when replays are used up.
+    Raises StageStalledError when no first audio comes in time, and what broke last when `max_replays` in a row have
+    brought no more sound. The first of these comes at once, the others after growing pauses: the stages of a lost node
+    go one after another, and each takes another replay with it.
     """
     log = TokenLog()
-    for attempt in range(playback.max_replays + 1):
+    failures = 0
+    while True:
         # What a replay leaves out is counted as having come.
-        ids_before, samples_before = 0, log.samples
+        ids_before, sent = 0, log.samples
+        samples_before = sent
         try:
             history = () if task.text is not None else tuple(log.ids)
-            replay = replace(task, history=history, sent_samples=log.samples)
+            replay = replace(task, history=history, sent_samples=sent)
             async with hops_of(AudioHop, vocoder, "synthesize", replay) as hops:
                 while True:
                     limit = playback.stall_timeout_s if log.samples else playback.first_audio_timeout_s
@@ -78,8 +82,10 @@ async def audio_of(
                         # One step further tells the stream that it was read to its end.
                         await anext(hops, None)
                         return
-        except (RayActorError, StreamCutError) as error:
-            if attempt == playback.max_replays:
+        except (RayActorError, StreamCutError, StageStalledError) as error:
+            failures = 1 if log.samples > sent else failures + 1
+            # Before the first audio silence may be a queue, and asking again would lose the place in it.
+            if failures > playback.max_replays or (isinstance(error, StageStalledError) and not log.samples):
                 raise
             on_replay()
             logger.warning(
@@ -90,6 +96,8 @@ async def audio_of(
                 log.samples,
                 type(error).__name__,
             )
+        if failures > 1:
+            await asyncio.sleep(playback.replay_pause_s * 2 ** (failures - 2))
 
 
 async def _within(hop: Awaitable[AudioHop], limit_s: float, text_age_s: Callable[[], float]) -> AudioHop:
@@ -99,6 +107,8 @@ async def _within(hop: Awaitable[AudioHop], limit_s: float, text_age_s: Callable
         left_s = limit_s
         while left_s > 0:
             done, _ = await asyncio.wait({waiting}, timeout=left_s)
+            if waiting.cancelled():
+                raise StreamCutError("the other side cancelled the stream")
             if done:
                 return waiting.result()
             left_s = limit_s - text_age_s()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.inputs import Mode, VoicePrompt
+from deployments.ingress.callers import ANYONE, Caller
 from deployments.messages import VoiceInfo
 
 
@@ -16,17 +17,20 @@ class VoiceRegistry:
         self._voices = dict(voices)
         self._token_rate = token_rate
 
-    def get(self, name: str) -> VoicePrompt:
-        """Raises InputError that lists the names there are."""
-        try:
-            return self._voices[name]
-        except KeyError:
-            raise InputError("voice", f"there is no voice {name[:80]!r}", ", ".join(sorted(self._voices))) from None
+    def get(self, name: str, caller: Caller = ANYONE) -> VoicePrompt:
+        """Raises InputError that lists the names there are for this caller; others do not exist for it."""
+        voice = self._voices.get(name)
+        if voice is None or not caller.may_use(name):
+            names = ", ".join(info.name for info in self.infos(caller))
+            raise InputError("voice", f"there is no voice {name[:80]!r}", names)
+        return voice
 
-    def infos(self) -> list[VoiceInfo]:
+    def infos(self, caller: Caller = ANYONE) -> list[VoiceInfo]:
+        """Of the voices there are for this caller."""
         return [
             VoiceInfo(name, tuple(mode.value for mode in _modes(voice)), len(voice.speech_tokens) / self._token_rate)
             for name, voice in sorted(self._voices.items())
+            if caller.may_use(name)
         ]
 
 

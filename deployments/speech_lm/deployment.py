@@ -15,6 +15,7 @@ from cosyvoice_core.checkpoint.settings import read_model_config
 from cosyvoice_core.hops import HopCutter
 from cosyvoice_core.lm.vocabulary import SpeechVocabulary
 from deployments.args import AppArgs
+from deployments.live_args import LiveArgs
 from deployments.messages import Finish, StageInfo, TokenHop, UtteranceTask
 from deployments.metrics import LanguageModelMetrics, WorkMetrics
 from deployments.records import UtteranceRecord
@@ -35,6 +36,7 @@ class SpeechLM:
         torch.set_num_threads(args.lm.threads)
         directory = CheckpointDirectory(resolve_model(args.model_source(), progress=False))
         config = read_model_config(directory.path)
+        self._live = LiveArgs("SpeechLM", args)
         self._vocabulary = SpeechVocabulary.cosyvoice2(config.lm.text_rows, config.lm.speech_tokens)
         self._flow = config.flow
         self._hops = args.hops.plan()
@@ -92,7 +94,17 @@ class SpeechLM:
 
     async def info(self) -> StageInfo:
         dtype = str(self._dtype).removeprefix("torch.")
-        return StageInfo("SpeechLM", str(self._device), dtype, self._engine.name, os.getpid(), self._open.count)
+        running, held = self._open.count, self._engine.held
+        name, problem = self._engine.name, self._live.problem
+        return StageInfo("SpeechLM", str(self._device), dtype, name, os.getpid(), running, held, problem)
+
+    async def reconfigure(self, user_config: object) -> None:
+        """Called by Serve at start and when `user_config` changes; counts for utterances that begin later."""
+        self._live.take(user_config, self._apply)
+
+    def _apply(self, args: AppArgs) -> None:
+        self._hops = args.hops.plan()
+        self._texts.allow(args.lm.growing_texts, args.lm.text_idle_timeout_s)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Serve for the autoscaling policy, see `deployments.scaling_policy`."""

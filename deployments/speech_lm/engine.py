@@ -47,6 +47,11 @@ class TokenEngine(Protocol):
         """The same for a text whose ids arrive in portions of any size and end when `text` does (bi-stream)."""
         ...
 
+    @property
+    def held(self) -> int:
+        """Sequences that the engine keeps or that wait for a place in it; 0 soon after the last has ended."""
+        ...
+
     def cpu_clock(self) -> CpuClock | None:
         """CPU seconds that decoding has taken so far; None where another device decodes, or nobody knows."""
         ...

@@ -39,6 +39,10 @@ class GrowingTexts:
         self._reader = reader or TextReader()
         self._growing = 0
 
+    def allow(self, most: int, idle_timeout_s: float) -> None:
+        """Change the bounds for texts that come from now on."""
+        self._most, self._idle_timeout_s = most, idle_timeout_s
+
     def admit(self) -> GrowingText:
         """Take one more. Raises OverloadedError at once when there are too many."""
         if self._growing >= self._most:

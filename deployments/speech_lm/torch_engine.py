@@ -96,6 +96,10 @@ class TorchTokenEngine:
         except Exception as error:  # noqa: BLE001 - handed to whoever reads the tokens
             outbox.put_nowait(error)
 
+    @property
+    def held(self) -> int:
+        return len(self._outboxes) + len(self._changes.arrivals)
+
     def cpu_clock(self) -> CpuClock | None:
         return cpu_of_thread(self._thread) if self._engine.body.device.type == "cpu" else None
 

@@ -115,6 +115,10 @@ class VllmTokenEngine:
             async for batch in batches:
                 yield batch
 
+    @property
+    def held(self) -> int:
+        return self.unfinished + self.asking
+
     def cpu_clock(self) -> CpuClock | None:
         return cpu_of_process(self.process) if self._device.type == "cpu" else None
 

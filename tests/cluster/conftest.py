@@ -7,6 +7,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,14 +29,20 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def service() -> Iterator[LocalService]:
+def deployed_config() -> dict[str, Any]:
+    """What `service` was deployed from."""
     config = read_config(Path(__file__).parents[2] / "serve_config.yaml")
     # Many tests speak more at once than a small machine can in time; that they wait is tested in test_overload.
     config["applications"][0]["args"]["admission"] = {"max_first_audio_s": 300}
+    return config
+
+
+@pytest.fixture(scope="session")
+def service(deployed_config: dict[str, Any]) -> Iterator[LocalService]:
     # Socket names are limited to 107 bytes, so the folder must be short.
     folder = tempfile.mkdtemp(prefix="cv", dir="/tmp")
     try:
-        yield start(config, port=free_port(), ray_options={"num_cpus": 4, "_temp_dir": folder})
+        yield start(deployed_config, port=free_port(), ray_options={"num_cpus": 4, "_temp_dir": folder})
     finally:
         stop()
         shutil.rmtree(folder, ignore_errors=True)

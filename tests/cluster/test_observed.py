@@ -48,7 +48,7 @@ def wait_for(true: Callable[[], object], timeout_s: float = 60) -> None:
 
 
 def test_the_lines_of_all_stages_are_joined_by_the_id_of_the_request(observed: ObservedService) -> None:
-    name = 'caller"s\\{id}'
+    name = "desk-7:a/b@c"
     response = speak(observed, {"x-request-id": name})
     assert response.status_code == 200
     samples = len(response.content) // 2

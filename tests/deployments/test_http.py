@@ -21,7 +21,7 @@ from deployments.args import AppArgs, Limits
 from deployments.ingress.deployment import make_api
 from deployments.ingress.service import SpeechService
 from deployments.mailbox import OverloadedError
-from deployments.messages import FirstAudio, SpeakCall, SpeechChunk, StageInfo
+from deployments.messages import FirstAudio, ResumePoint, SpeakCall, SpeechChunk, StageInfo
 
 RATE = 24000
 
@@ -370,3 +370,23 @@ def test_config_files_parse_into_typed_arguments() -> None:
         AppArgs.model_validate(config["applications"][0]["args"])
         names = [deployment["name"] for deployment in config["applications"][0]["deployments"]]
         assert names == ["Ingress", "VoiceEncoder", "SpeechLM", "FlowDecoder", "Vocoder"]
+
+
+async def test_an_answer_names_its_seed_so_that_its_rest_can_be_asked_for(
+    client: httpx.AsyncClient, service: SilentStages
+) -> None:
+    first = await speak(client, response_format="pcm")
+    seed = int(first.headers["x-seed"])
+    assert service.calls[-1].seed == seed
+    rest = await speak(client, response_format="pcm", seed=seed, resume_from_sample=7)
+    assert rest.headers["x-seed"] == str(seed)
+    assert service.calls[-1].resume == ResumePoint(0, 7)
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"seed": 1, "response_format": "mp3"}, {"seed": 1, "sample_rate": 16000}, {"resume_from_sample": -1}]
+)
+async def test_a_rest_that_cannot_fit_is_refused(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
+    response = await speak(client, **{"response_format": "pcm", "resume_from_sample": 7, **body})
+    assert response.status_code == 400
+    assert "resume_from_sample" in response.text

@@ -14,7 +14,7 @@ from cosyvoice_core.utterance import Utterance
 from deployments.args import PlaybackArgs
 from deployments.ingress.playback import SegmentPlayer
 from deployments.ingress.utterance import TokenLog
-from deployments.messages import AudioHop, SpeechChunk
+from deployments.messages import AudioHop, SpeechChunk, StreamCutError
 
 RATE = 1000
 NO_IDS = np.zeros(0, np.int32)
@@ -93,9 +93,16 @@ async def test_the_next_segment_is_started_while_one_plays() -> None:
 
 async def test_a_segment_made_ahead_says_how_long_it_is_not_needed() -> None:
     pipeline = Pipeline(2)
-    await played(pipeline.player())
+    await played(pipeline.player(realtime=True))
     assert pipeline.leads[0] == 0.0
     assert 0.5 < pipeline.leads[1] <= 1.0
+
+
+async def test_a_file_is_not_needed_as_soon_as_what_somebody_hears() -> None:
+    pipeline = Pipeline(2)
+    await played(pipeline.player(file_lead_s=40.0))
+    assert pipeline.leads[0] == 40.0
+    assert 40.5 < pipeline.leads[1] <= 41.0
 
 
 async def test_pause_stands_between_segments_only() -> None:
@@ -153,3 +160,17 @@ def test_a_replay_gives_only_what_was_not_heard() -> None:
     assert (rest.samples.tolist(), rest.ids, rest.last) == ([4, 5], (13,), True)
     assert log.ids == [10, 11, 12, 13]
     assert log.samples == 5
+
+
+async def test_a_segment_that_is_cancelled_from_below_is_an_error_and_not_an_endless_wait() -> None:
+    async def start(_spoken: Utterance, _lead_s: float) -> AsyncGenerator[AudioHop, None]:
+        raise asyncio.CancelledError
+        yield
+
+    pipeline = Pipeline(1)
+    player = SegmentPlayer(
+        pipeline.next_utterance, start, PlaybackArgs(), sample_rate=RATE, realtime=False, pause_s=0.0
+    )
+    with pytest.raises(StreamCutError):
+        async with asyncio.timeout(10):
+            await anext(player.play())

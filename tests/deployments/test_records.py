@@ -16,6 +16,7 @@ from deployments.ingress.request_record import RequestRecord, delivery_of
 from deployments.mailbox import OverloadedError
 from deployments.messages import FirstAudio, SpeakCall, StreamCutError, UtteranceTask
 from deployments.metrics import ListenerMetrics
+from deployments.quotas.ledger import QuotaError
 from deployments.records import UtteranceRecord
 from deployments.text_source import TextSource
 from deployments.timing import RequestWatch
@@ -60,6 +61,7 @@ ENDS = [
     (RequestCancelledError("id"), False, "cancelled", None),
     (InputError("input", "broke off"), False, "refused", "invalid"),
     (OverloadedError("full"), False, "refused", "overload"),
+    (QuotaError("streams", 2, 1.0), False, "refused", "quota"),
     (StreamCutError("cut"), False, "failed", "StreamCutError"),
     (ValueError("a secret of the caller's"), False, "failed", "ValueError"),
 ]

@@ -34,9 +34,17 @@ def audio(samples: int, timings: tuple[StageTiming, ...] = ()) -> AudioHop:
 
 
 async def parts_of(
-    clock: Clock, timings: tuple[StageTiming, ...], chain_s: float, *, voice_s: float = 0.0, silent_hops: int = 0
+    clock: Clock,
+    timings: tuple[StageTiming, ...],
+    chain_s: float,
+    *,
+    queue_s: float = 0.0,
+    voice_s: float = 0.0,
+    silent_hops: int = 0,
 ) -> dict[str, float]:
     watch = RequestWatch("id")
+    clock.now += queue_s
+    watch.admitted()
     clock.now += voice_s
     watch.voice_ready()
     clock.now += 0.002
@@ -55,7 +63,7 @@ async def parts_of(
     clock.now += 0.001
     found = watch.first_audio()
     assert found.request_id == "id"
-    assert found.total_s == pytest.approx(voice_s + 0.003 + chain_s)
+    assert found.total_s == pytest.approx(queue_s + voice_s + 0.003 + chain_s)
     return dict(found.parts)
 
 
@@ -65,10 +73,11 @@ async def test_the_parts_are_named_and_add_up(clock: Clock) -> None:
         StageTiming(FLOW, 0.10, 0.31, 0.36, 0.50),
         StageTiming(VOCODER, 0.0, 0.52, 0.53, 0.60),
     )
-    parts = await parts_of(clock, timings, chain_s=0.63, voice_s=0.2, silent_hops=2)
+    parts = await parts_of(clock, timings, chain_s=0.63, queue_s=0.4, voice_s=0.2, silent_hops=2)
     assert parts == pytest.approx(
         {
             "ingress": 0.003,
+            "queue": 0.4,
             "voice": 0.2,
             "text-wait": 0.0,
             "lm-wait": 0.05,

@@ -326,3 +326,16 @@ def test_the_load_tells_who_steps_who_waits_and_what_memory_cost() -> None:
 def test_limits_that_make_no_sense_are_refused(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=field):
         SchedulerLimits(**{field: value})  # type: ignore[arg-type]
+
+
+def test_a_push_that_outlives_its_stream_fails_alone_and_takes_no_memory() -> None:
+    on = scheduler(pages=9, batch=2)
+    left, stays = open_stream(on, 0), open_stream(on, 0)
+    pushes = [Push(left, random_tokens(60).tolist(), True), Push(stays, random_tokens(60).tolist(), True)]
+    on.step(pushes)
+    on.close(left)
+    (closed,) = [outcome for outcome in on.step(pushes) if outcome.push is pushes[0]]
+    assert isinstance(closed.result, EngineError)
+    assert (mel_of(run(on, pushes[1:]), stays) - alone(0, random_tokens(60))).abs().max() <= 5e-5
+    on.close(stays)
+    assert on.memory.pages.free == 9

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.utterance import MAX_SEED
+from deployments.ingress.callers import ANYONE, Caller
 from deployments.ingress.errors import answer_for
 from deployments.ingress.framing import Framing
 from deployments.ingress.live.messages import (
@@ -42,11 +43,14 @@ class _Part:
 class Context:
     """Speaks what is written to it until it is ended, cancelled or fails."""
 
-    def __init__(self, service: SpeechService, start: Start, request_id: str, send: Send) -> None:
+    def __init__(
+        self, service: SpeechService, start: Start, request_id: str, send: Send, caller: Caller = ANYONE
+    ) -> None:
         """Raises InputError and ValueError for options that cannot be served."""
         self.id = start.context_id
         self._service = service
         self._start = start
+        self._caller = caller
         self._request_id = request_id
         self._send = send
         self._form = start.form(service.sample_rate)
@@ -58,7 +62,7 @@ class Context:
         self._samples = 0
         self._segments = self._spoken = 0
         # What can be told before there is text.
-        service.request_of(start.call_for(TextSource("", "")), streamed=True)
+        service.request_of(start.call_for(TextSource("", "")).by(caller), streamed=True)
         self._speaking = asyncio.create_task(self._speak())
 
     async def write(self, text: str) -> None:
@@ -121,7 +125,7 @@ class Context:
             await self._send(Error(context_id=self.id, error=answer_for(error).body()), None)
 
     async def _speak_part(self, source: TextSource) -> None:
-        call = self._start.call_for(source)
+        call = self._start.call_for(source).by(self._caller)
         # Parts of a context sound no more alike than two calls would, but are the same when all is said again.
         seed = None if call.seed is None else (call.seed + self._spoken) % MAX_SEED
         self._spoken += 1

@@ -13,6 +13,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
 
 from cosyvoice_core.errors import InputError
+from deployments.ingress.authentication import caller_of
 from deployments.ingress.errors import answer_for, invalid
 from deployments.ingress.live.context import Context
 from deployments.ingress.live.messages import Cancel, End, Error, Flush, Outgoing, Start, Text, parse
@@ -44,6 +45,7 @@ class Connection:
     def __init__(self, service: SpeechService, socket: WebSocket) -> None:
         self._service = service
         self._socket = socket
+        self._caller = caller_of(socket)
         self._contexts: dict[str, Context] = {}
         # A message and the bytes behind it must not be parted by another context's.
         self._sending = asyncio.Lock()
@@ -111,7 +113,7 @@ class Connection:
         if len(self._contexts) >= most:
             raise InputError("context_id", f"{most} contexts are open already", f"at most {most} on one connection")
         self._contexts[start.context_id] = Context(
-            self._service, start, start.request_id or uuid.uuid4().hex, self._send
+            self._service, start, start.request_id or uuid.uuid4().hex, self._send, self._caller
         )
 
     async def _send(self, message: Outgoing, data: bytes | None) -> None:
