@@ -75,7 +75,8 @@ class ObservedService:
         """Records of all replicas' logs that have these fields."""
         found = []
         for path in sorted(self.logs.glob("replica_*.log")):
-            for line in path.read_text(encoding="utf-8").splitlines():
+            # What follows the last line's end is still being written.
+            for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
                 record = json.loads(line)
                 if wanted.items() <= record.items():
                     found.append(record)

@@ -62,6 +62,7 @@ ENDS = [
     (InputError("input", "broke off"), False, "refused", "invalid"),
     (QuotaError("streams", 2, 1.0), False, "refused", "quota"),
     (OverloadedError("full"), False, "refused", "overload"),
+    (QuotaError("streams", 2, 1.0), False, "refused", "quota"),
     (StreamCutError("cut"), False, "failed", "StreamCutError"),
     (ValueError("a secret of the caller's"), False, "failed", "ValueError"),
 ]
