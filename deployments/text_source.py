@@ -64,6 +64,8 @@ class TextReader:
 
     def __init__(self) -> None:
         self._actors: dict[str, Any] = {}
+        # The event loop alone would not keep them.
+        self._dropping: set[asyncio.Task[None]] = set()
 
     async def pieces(self, source: TextSource, idle_s: float) -> AsyncIterator[Piece]:
         """All pieces of a text in order, until it ends.
@@ -87,9 +89,19 @@ class TextReader:
             position += len(found.pieces)
 
     def drop(self, source: TextSource) -> None:
-        """Forget a text that was read, without waiting; one that is gone already is no error."""
+        """Forget a text, read or not, without waiting; one that is gone already is no error."""
         if source.mailbox in self._actors:
             self._actors[source.mailbox].drop.remote(source.text)
+            return
+        dropping = asyncio.get_running_loop().create_task(self._find_and_drop(source))
+        self._dropping.add(dropping)
+        dropping.add_done_callback(self._dropping.discard)
+
+    async def _find_and_drop(self, source: TextSource) -> None:
+        try:
+            (await self._actor(source.mailbox)).drop.remote(source.text)
+        except InputError:
+            return
 
     async def _actor(self, name: str) -> Any:
         if name not in self._actors:

@@ -181,6 +181,9 @@ class SpeechService:
             caller = None if call.caller == ANYONE else call.caller.name
             delivery = delivery_of(call, streamed=streamed)
             record = stack.enter_context(RequestRecord(self.metrics, watch, delivery, caller=caller))
+            if isinstance(call.text, TextSource):
+                # Also where nobody comes to read it: refused, or left while it waited.
+                stack.callback(self._reader.drop, call.text)
             request = self.request_of(call, streamed=streamed)
             known = len(call.text) if isinstance(call.text, str) else 0
             spending = await stack.enter_async_context(self._quotas.stream(call.caller, known))
@@ -280,13 +283,10 @@ class SpeechService:
         return record.watch.listen(hops)
 
     async def _pieces(self, source: TextSource, spending: Spending) -> AsyncIterator[str]:
-        try:
-            async for piece in self._reader.pieces(source, self.args.lm.text_idle_timeout_s):
-                assert isinstance(piece, str)
-                spending.characters += len(piece)
-                yield piece
-        finally:
-            self._reader.drop(source)
+        async for piece in self._reader.pieces(source, self.args.lm.text_idle_timeout_s):
+            assert isinstance(piece, str)
+            spending.characters += len(piece)
+            yield piece
 
     async def _voice(self, call: SpeakCall, request: SpeechRequest) -> VoicePrompt:
         if call.prompt_audio is None:
