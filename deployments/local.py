@@ -86,7 +86,9 @@ def start(
     app_name = schema.applications[0].name
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(namespace="serve", include_dashboard=False, log_to_driver=False, **(ray_options or {}))
+        # Otherwise Ray joins whatever cluster it finds a trace of on this machine, be it gone or another's.
+        options = {"address": "local", **(ray_options or {})}
+        ray.init(namespace="serve", include_dashboard=False, log_to_driver=False, **options)
     serve.start(proxy_location=schema.proxy_location, http_options=http)
     _get_global_client().deploy_apps(schema)
     _wait(app_name, timeout_s, progress)

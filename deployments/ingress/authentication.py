@@ -62,7 +62,9 @@ def shown_key(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
 def _is_open(scope: Scope) -> bool:
     root = scope.get("root_path", "")
     path = scope["path"].removeprefix(root) if root else scope["path"]
-    return scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and path in OPEN_PATHS
+    probe = scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and path in OPEN_PATHS
+    # With a query they may ask more, of all stages.
+    return probe and not scope["query_string"]
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:

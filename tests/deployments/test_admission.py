@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deployments.args import AdmissionArgs
@@ -76,6 +76,7 @@ async def test_a_full_queue_refuses_but_for_the_more_urgent() -> None:
     await urgent
 
 
+@example([("enter", 0)] * 3 + [("enter", 1)] * 2 + [("cancel", 4)] + [("leave", 0)] * 2)
 @given(st.lists(st.tuples(st.sampled_from(["enter", "leave", "cancel"]), st.integers(0, 9)), max_size=60))
 def test_no_place_is_lost_or_made_whatever_happens_to_callers(events: list[tuple[str, int]]) -> None:
     async def live() -> None:

@@ -60,6 +60,7 @@ ENDS = [
     (asyncio.CancelledError(), False, "cancelled", None),
     (RequestCancelledError("id"), False, "cancelled", None),
     (InputError("input", "broke off"), False, "refused", "invalid"),
+    (QuotaError("streams", 2, 1.0), False, "refused", "quota"),
     (OverloadedError("full"), False, "refused", "overload"),
     (QuotaError("streams", 2, 1.0), False, "refused", "quota"),
     (StreamCutError("cut"), False, "failed", "StreamCutError"),

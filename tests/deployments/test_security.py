@@ -144,8 +144,11 @@ async def test_every_door_knows_its_caller(keyed: httpx.AsyncClient, open_servic
 async def test_probes_need_no_key_and_nothing_else_does_without_keys(
     keyed: httpx.AsyncClient, client: httpx.AsyncClient, open_service: SilentStages
 ) -> None:
-    assert (await keyed.get("/health")).status_code == 200
-    assert (await keyed.post("/health")).status_code == 401
+    for path in ("/health", "/ready"):
+        assert (await keyed.get(path)).status_code != 401
+        assert (await keyed.post(path)).status_code == 401
+    assert (await keyed.get("/health?stages=true")).status_code == 401
+    assert (await keyed.get("/health?stages=true", headers=bearer(ACME))).status_code == 200
     assert (await speak(client)).status_code == 200
     assert open_service.calls[-1].caller.name == "anyone"
 

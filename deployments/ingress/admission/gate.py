@@ -50,8 +50,9 @@ class Gate:
         if len(self._waiting) >= self._max_waiting:
             if not self._waiting or self._waiting[-1].key[0] <= -priority:
                 raise NoRoomError
-            displaced = self._waiting.pop()
-            displaced.opened.set_exception(NoRoomError())
+            displaced = self._waiting.pop().opened
+            if not displaced.done():
+                displaced.set_exception(NoRoomError())
         opened = asyncio.get_running_loop().create_future()
         waiting = _Waiting((-priority, next(self._numbers)), opened)
         bisect.insort(self._waiting, waiting)
@@ -72,5 +73,8 @@ class Gate:
     def admit(self) -> None:
         """Let in whoever fits by now."""
         while self._waiting and self._fits(self.inside):
-            self.inside += 1
-            self._waiting.pop(0).opened.set_result(None)
+            opened = self._waiting.pop(0).opened
+            # One that was cancelled just now has not left the queue itself yet.
+            if not opened.done():
+                self.inside += 1
+                opened.set_result(None)
