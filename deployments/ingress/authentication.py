@@ -5,7 +5,7 @@ ASGI middleware for HTTP and WebSocket. An answer to a wrong key is the one to a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from fastapi.responses import JSONResponse
 from starlette.requests import HTTPConnection
@@ -25,9 +25,10 @@ _POLICY_VIOLATION = 1008
 class Authentication:
     """Lets a request through with its caller in the scope, or answers 401 (a WebSocket is refused before it opens)."""
 
-    def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
+    def __init__(self, app: ASGIApp, keys: KeyRing, on_refused: Callable[[], None] = lambda: None) -> None:
         self._app = app
         self._keys = keys
+        self._on_refused = on_refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -36,6 +37,7 @@ class Authentication:
         key = shown_key(scope["headers"])
         caller = self._keys.caller_of(key) if key else None
         if caller is None and not _is_open(scope):
+            self._on_refused()
             await _refuse(scope, receive, send)
             return
         await self._app({**scope, _CALLER: caller or ANYONE}, receive, send)

@@ -7,6 +7,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -115,7 +116,7 @@ def make_api(service: SpeechService, keys: KeyRing | None = None) -> FastAPI:
     # The last one added meets a request first; CORS before keys, as browsers ask for leave without them.
     api.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
     if keys is not None:
-        api.add_middleware(Authentication, keys=keys)
+        api.add_middleware(Authentication, keys=keys, on_refused=partial(service.metrics.refused, "key"))
     if security.cors_origins:
         api.add_middleware(
             CORSMiddleware,

@@ -119,6 +119,18 @@ async def test_without_a_valid_key_every_answer_is_the_same_401(
     assert open_service.calls == []
 
 
+async def test_those_without_a_key_are_counted(
+    open_service: SilentStages, ring: KeyRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons: list[str] = []
+    monkeypatch.setattr(open_service.metrics, "refused", reasons.append)
+    async with client_of(open_service, ring) as keyed:
+        assert (await keyed.get("/v1/audio/voices")).status_code == 401
+        assert (await keyed.get("/health")).status_code == 200
+        assert (await keyed.get("/v1/audio/voices", headers=bearer(ACME))).status_code == 200
+    assert reasons == ["key"]
+
+
 @pytest.mark.parametrize("headers", [bearer(ACME), {"authorization": f"bearer  {ACME} "}, {"x-api-key": ACME}])
 async def test_a_valid_key_lets_in_and_sets_caller_and_priority(
     keyed: httpx.AsyncClient, open_service: SilentStages, headers: dict[str, str]
