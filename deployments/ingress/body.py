@@ -36,6 +36,9 @@ from deployments.sampling import (
 )
 
 MIN_VOLUME, MAX_VOLUME = 0.0, 4.0
+_LONGEST_ID = 12
+"""Digits of a count of samples: more than a year of sound."""
+
 _UPLOADS = ("prompt_audio", "ref_audio")
 OUTPUT_RATES = (8000, 16000, 24000, 48000)
 """Hz; those that all formats have."""
@@ -168,11 +171,22 @@ class SpeechBody(SpeechOptions):
         "(header x-seed) and all else as it was, format pcm or wav, no sample_rate",
     )
 
+    @property
+    def resumable(self) -> bool:
+        """Whether the rest of an answer can be told by samples: not where bytes depend on those before."""
+        return self.sample_rate is None and self.response_format in ("pcm", "wav")
+
+    def resumed(self, last_event_id: str) -> SpeechBody:
+        """The body for what follows an event. Raises InputError for an id that no event has, ValidationError where
+        nothing can follow."""
+        if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) <= _LONGEST_ID):
+            raise InputError("last-event-id", "is no id of an event", "the id of the last event that came")
+        given = self.model_dump(exclude_unset=True)
+        return SpeechBody.model_validate(given | {"resume_from_sample": int(last_event_id)})
+
     @model_validator(mode="after")
     def _a_rest_has_a_beginning(self) -> SpeechBody:
-        if self.resume_from_sample and (
-            self.seed is None or self.sample_rate is not None or self.response_format not in ("pcm", "wav")
-        ):
+        if self.resume_from_sample and (self.seed is None or not self.resumable):
             raise ValueError("resume_from_sample needs a seed, response_format pcm or wav, and no sample_rate")
         return self
 
@@ -189,20 +203,28 @@ class SpeechBody(SpeechOptions):
 
 
 async def read_speech_body(request: Request) -> tuple[SpeechBody, SpeakCall]:
-    """Read either kind of body. Raises InputError or pydantic's ValidationError, which name the field."""
-    content_type = request.headers.get("content-type", "")
-    if content_type.startswith("multipart/form-data"):
-        return await _read_form(request)
+    """Read either kind of body. Raises InputError or pydantic's ValidationError, which name the field.
+
+    `Last-Event-ID`, which clients of events send when they were cut, asks for what follows that event.
+    """
+    is_form = request.headers.get("content-type", "").startswith("multipart/form-data")
+    body, upload = await _read_form(request) if is_form else (await _read_json(request), None)
+    last_event_id = request.headers.get("last-event-id")
+    if last_event_id is not None and body.stream_format == "sse":
+        body = body.resumed(last_event_id)
+    return body, body.call(upload)
+
+
+async def _read_json(request: Request) -> SpeechBody:
     try:
         data = json.loads(await request.body())
     # A number of too many digits is no JSONDecodeError, but a ValueError like those.
     except (ValueError, RecursionError) as error:
         raise InputError("body", f"not valid JSON ({error})", "a JSON object or a multipart form") from None
-    body = SpeechBody.model_validate(data)
-    return body, body.call(None)
+    return SpeechBody.model_validate(data)
 
 
-async def _read_form(request: Request) -> tuple[SpeechBody, SpeakCall]:
+async def _read_form(request: Request) -> tuple[SpeechBody, bytes | None]:
     fields: dict[str, object] = {}
     audio: bytes | None = None
     async with request.form(max_files=1, max_fields=32) as form:
@@ -219,8 +241,7 @@ async def _read_form(request: Request) -> tuple[SpeechBody, SpeakCall]:
                 fields[name] = _json_field(name, value)
             else:
                 fields[name] = value
-    body = SpeechBody.model_validate(fields)
-    return body, body.call(audio)
+    return SpeechBody.model_validate(fields), audio
 
 
 def _json_field(name: str, value: str) -> object:

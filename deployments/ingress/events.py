@@ -13,8 +13,10 @@ from deployments.messages import SpeechChunk
 MEDIA_TYPE = "text/event-stream"
 
 
-def event(kind: str, **fields: object) -> bytes:
-    return f"data: {json.dumps({'type': kind, **fields})}\n\n".encode()
+def event(kind: str, *, number: int | None = None, **fields: object) -> bytes:
+    """number: the event's id, with which a client that was cut can go on."""
+    named = "" if number is None else f"id: {number}\n"
+    return f"{named}data: {json.dumps({'type': kind, **fields})}\n\n".encode()
 
 
 def usage(text_tokens: int, audio_s: float, token_rate: float) -> dict[str, int]:
@@ -35,21 +37,26 @@ async def speech_events(
     source_rate: int,
     token_rate: float,
     text_tokens: int,
+    heard: int | None = None,
 ) -> AsyncGenerator[bytes, None]:
-    """Events of one answer; a failure in its midst is an `error` event, after which none follows. Closes `rest`."""
-    samples = 0
+    """Events of one answer; a failure in its midst is an `error` event, after which none follows. Closes `rest`.
+
+    heard: samples before these, which a client that was cut has; each event's id is how many there are with it. None
+    for a form whose middle cannot be told apart.
+    """
+    samples = heard or 0
 
     async def delta(chunk: SpeechChunk) -> bytes:
         nonlocal samples
         samples += len(chunk.samples)
-        return _delta(await framing.push(chunk.samples))
+        return _delta(await framing.push(chunk.samples), None if heard is None else samples)
 
     try:
         yield await delta(first)
         async for chunk in rest:
             if len(chunk.samples) and (data := await delta(chunk)):
                 yield data
-        if data := _delta(await framing.finish()):
+        if data := _delta(await framing.finish(), None):
             yield data
         yield event("speech.audio.done", usage=usage(text_tokens, samples / source_rate, token_rate))
     except Exception as error:  # noqa: BLE001 - the status is sent already, so the listener is told in an event
@@ -58,5 +65,5 @@ async def speech_events(
         await rest.aclose()
 
 
-def _delta(data: bytes) -> bytes:
-    return event("speech.audio.delta", audio=base64.b64encode(data).decode()) if data else b""
+def _delta(data: bytes, number: int | None) -> bytes:
+    return event("speech.audio.delta", number=number, audio=base64.b64encode(data).decode()) if data else b""

@@ -81,6 +81,7 @@ def speech_routes(service: SpeechService) -> APIRouter:
                 source_rate=service.sample_rate,
                 token_rate=service.token_rate,
                 text_tokens=await service.text_tokens(body.input),
+                heard=body.resume_from_sample if body.resumable else None,
             )
             return AudioResponse(events, EVENTS, {**headers, "cache-control": "no-cache"})
         return AudioResponse(framed(first, chunks, framing), MEDIA_TYPES[body.response_format], headers)

@@ -37,8 +37,11 @@ async def client(service: SilentStages) -> Any:
 def events(text: str) -> list[dict[str, Any]]:
     blocks = text.split("\n\n")
     assert blocks.pop() == ""
-    assert all(block.startswith("data: ") for block in blocks)
-    return [json.loads(block.removeprefix("data: ")) for block in blocks]
+    return [json.loads(block[block.index("data: ") :].removeprefix("data: ")) for block in blocks]
+
+
+def ids(text: str) -> list[int]:
+    return [int(line.removeprefix("id: ")) for line in text.splitlines() if line.startswith("id: ")]
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -70,6 +73,31 @@ async def test_events_carry_the_same_bytes_and_what_was_used(client: httpx.Async
     assert used["output_tokens"] == round(SECONDS * 25)
     assert used["input_tokens"] > 0
     assert used["total_tokens"] == used["input_tokens"] + used["output_tokens"]
+
+
+async def test_events_are_numbered_by_samples_where_the_rest_can_be_asked_for(client: httpx.AsyncClient) -> None:
+    chunk = RATE // 10
+    response = await speak(client, response_format="pcm", stream_format="sse")
+    assert ids(response.text) == [chunk, 2 * chunk, 3 * chunk]
+    assert ids((await speak(client, response_format="mp3", stream_format="sse")).text) == []
+
+
+async def test_a_client_that_was_cut_asks_for_what_follows_an_event(
+    client: httpx.AsyncClient, service: SilentStages
+) -> None:
+    body = {"input": "Hello.", "voice": "demo_male", "response_format": "pcm", "stream_format": "sse"}
+
+    async def after(last: str, **more: object) -> httpx.Response:
+        return await client.post("/v1/audio/speech", json=body | more, headers={"last-event-id": last})
+
+    response = await after("4800", seed=7)
+    assert response.status_code == 200
+    assert (service.calls[-1].resume.samples, service.calls[-1].seed) == (4800, 7)
+    assert ids(response.text)[0] == 4800 + RATE // 10
+    refusal(await after("4800"), 400, None)
+    refusal(await after("4800", seed=7, response_format="mp3"), 400, None)
+    for wrong in ("", "x", "-1", "9" * 13):
+        refusal(await after(wrong, seed=7), 400, "last-event-id")
 
 
 async def test_a_failure_amid_events_is_told_in_one(client: httpx.AsyncClient, service: SilentStages) -> None:
