@@ -33,7 +33,7 @@ def deployed_config() -> dict[str, Any]:
     """What `service` was deployed from."""
     config = read_config(Path(__file__).parents[2] / "serve_config.yaml")
     # Many tests speak more at once than a small machine can in time; that they wait is tested in test_overload.
-    config["applications"][0]["args"]["admission"] = {"max_first_audio_s": 300}
+    config["applications"][0]["args"]["admission"] = {"max_first_audio_s": 300, "max_files": 64}
     return config
 
 
