@@ -143,6 +143,7 @@ class WrittenSpeechStream(SpeechStream):
         self.first_audio = None
         # The text is lost with the replica that took it.
         self._resuming = Resuming(None)
+        self._writer: TextWriter | None = None
         self._writing: asyncio.Task[None] | None = None
         self._text_error: Exception | None = None
 
@@ -151,7 +152,7 @@ class WrittenSpeechStream(SpeechStream):
             raise TypeError("pieces of an async iterable need `async with`")
         source: TextSource = self._handle.open_text.remote().result(timeout_s=_OPEN_TIMEOUT_S)
         self._open(self._handle, SpeakCall(text=source, **self._options))
-        writer = TextWriter(source)
+        self._writer = writer = TextWriter(source)
         threading.Thread(target=self._write, args=(writer, self._pieces), name="text", daemon=True).start()
         return self
 
@@ -159,7 +160,7 @@ class WrittenSpeechStream(SpeechStream):
         async with asyncio.timeout(_OPEN_TIMEOUT_S):
             source: TextSource = await self._handle.open_text.remote()
         self._open(self._handle, SpeakCall(text=source, **self._options))
-        writer = await asyncio.to_thread(TextWriter, source)
+        self._writer = writer = await asyncio.to_thread(TextWriter, source)
         self._writing = asyncio.create_task(self._awrite(writer))
         return self
 
@@ -170,6 +171,13 @@ class WrittenSpeechStream(SpeechStream):
         if self._writing is not None:
             self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)
+
+    def cancel(self) -> None:
+        """Stop all stages of this call, if it has not ended, and forget its text."""
+        if not self._ended and self._writer is not None:
+            # A call that is cancelled before it has arrived never comes to drop it.
+            self._writer.drop()
+        super().cancel()
 
     def _failure(self, error: Exception) -> BaseException:
         return self._text_error or super()._failure(error)

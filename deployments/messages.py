@@ -112,6 +112,10 @@ class StreamCutError(RuntimeError):
     """A stage's stream ended without its last hop."""
 
 
+class StreamCancelledError(StreamCutError):
+    """A stage's stream was cancelled, by its replica that goes, or by Serve because the whole request was."""
+
+
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
     """Where an answer was cut: all text segments before `segment` were heard, and so many samples from its start on.

@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 import torch
+from grpc import StatusCode
 from grpc.aio import AioRpcError
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.handle import DeploymentHandle
 
 from deployments.args import DType, PlaybackArgs, StageArgs
 from deployments.heap import HeapTrim
-from deployments.messages import StreamCutError
+from deployments.messages import StreamCancelledError, StreamCutError
 from deployments.text_source import cause_of
 
 
@@ -76,7 +77,8 @@ async def hops_of(
             raise cause_of(error) from None
         except AioRpcError as error:
             # Serve makes an actor's error of UNAVAILABLE only; a replica that goes also gives CANCELLED and others.
-            raise StreamCutError(f"the stream of {method!r} broke: {error.code().name}") from None
+            kind = StreamCancelledError if error.code() is StatusCode.CANCELLED else StreamCutError
+            raise kind(f"the stream of {method!r} broke: {error.code().name}") from None
         ended = True
         if not last:
             raise StreamCutError(f"the stream of {method!r} ended before its last hop")

@@ -128,6 +128,10 @@ class TextWriter:
         """The text is complete."""
         _answer_now(self._actor.put.remote(self._text, (), True))
 
+    def drop(self) -> None:
+        """Forget the text, without waiting."""
+        self._actor.drop.remote(self._text)
+
     async def aput(self, piece: str) -> None:
         """`put` inside an event loop."""
         await _answer(self._actor.put.remote(self._text, (piece,)))

@@ -19,7 +19,7 @@ from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 
 from deployments.args import PlaybackArgs
-from deployments.messages import AudioHop, StreamCutError, UtteranceTask
+from deployments.messages import AudioHop, StreamCancelledError, StreamCutError, UtteranceTask
 from deployments.stage import hops_of
 
 logger = logging.getLogger("ray.serve")
@@ -84,6 +84,8 @@ async def audio_of(
                         return
         except (RayActorError, StreamCutError, StageStalledError) as error:
             failures = 1 if log.samples > sent else failures + 1
+            # When a listener leaves, Serve cancels the stages' streams before whoever waits here is cancelled himself.
+            pauses = failures - (0 if isinstance(error, StreamCancelledError) else 1)
             # Before the first audio silence may be a queue, and asking again would lose the place in it.
             if failures > playback.max_replays or (isinstance(error, StageStalledError) and not log.samples):
                 raise
@@ -96,8 +98,8 @@ async def audio_of(
                 log.samples,
                 type(error).__name__,
             )
-        if failures > 1:
-            await asyncio.sleep(playback.replay_pause_s * 2 ** (failures - 2))
+        if pauses:
+            await asyncio.sleep(playback.replay_pause_s * 2 ** (pauses - 1))
 
 
 async def _within(hop: Awaitable[AudioHop], limit_s: float, text_age_s: Callable[[], float]) -> AudioHop:
@@ -108,7 +110,7 @@ async def _within(hop: Awaitable[AudioHop], limit_s: float, text_age_s: Callable
         while left_s > 0:
             done, _ = await asyncio.wait({waiting}, timeout=left_s)
             if waiting.cancelled():
-                raise StreamCutError("the other side cancelled the stream")
+                raise StreamCancelledError("the other side cancelled the stream")
             if done:
                 return waiting.result()
             left_s = limit_s - text_age_s()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -42,7 +43,8 @@ if __name__ == "__main__":
     config = read_lm_config(Path(sys.argv[2]))
     args = VllmArgs(max_model_len=1024, kv_cache_memory_bytes=2**26)
     engine = VllmTokenEngine(Path(sys.argv[1]), config, device=cpu, dtype=torch.float32, max_sequences=4, args=args)
-    print("engine", engine.process, flush=True)
+    # In one word: the engine process writes to the same place.
+    print(f"engine={engine.process};", flush=True)
     sys.stdin.read()
 """
 
@@ -114,8 +116,8 @@ def test_an_engine_does_not_outlive_its_killed_owner(model_folder: Path, golden_
     )
     try:
         assert owner.stdout is not None
-        line = next(line for line in owner.stdout if line.startswith("engine"))
-        engine = psutil.Process(int(line.split()[1]))
+        found = next(filter(None, (re.search(r"engine=(\d+);", line) for line in owner.stdout)))
+        engine = psutil.Process(int(found[1]))
     finally:
         owner.kill()
         owner.wait(10)
