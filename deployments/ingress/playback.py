@@ -53,8 +53,11 @@ class _Segment:
             last = hop.last
             yield hop
 
-    async def close(self) -> None:
+    def cancel(self) -> None:
+        """Stop it, without waiting."""
         self._task.cancel()
+
+    async def closed(self) -> None:
         await asyncio.gather(self._task, return_exceptions=True)
 
 
@@ -112,13 +115,18 @@ class SegmentPlayer:
                 following = await self._next_segment()
                 if following is None:
                     yield SpeechChunk(np.zeros(0, np.float32), current.index, last=True)
-                else:
-                    for chunk in self._chunk(self._pause, following.index):
-                        yield chunk
                 current = following
+                if current is not None:
+                    for chunk in self._chunk(self._pause, current.index):
+                        yield chunk
         finally:
-            for segment in (*self._upcoming, *([current] if current else [])):
-                await segment.close()
+            # All before any is waited for: who is cancelled may be cancelled again while he waits (anyio does so at
+            # every step), and what he has not come to would go on by itself.
+            segments = (*self._upcoming, *([current] if current else []))
+            for segment in segments:
+                segment.cancel()
+            for segment in segments:
+                await segment.closed()
 
     def _chunk(self, samples: FloatArray, segment: int) -> list[SpeechChunk]:
         """What of these samples has not been heard, as one chunk, or none."""

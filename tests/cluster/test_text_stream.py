@@ -220,10 +220,10 @@ def test_a_text_that_stands_still_is_ended_and_frees_everything(service: LocalSe
 
 def test_a_text_that_nobody_reads_is_not_kept(service: LocalService, client: CosyVoiceClient) -> None:
     """Refused before it was looked at, or left in the same moment."""
-    wait_until(lambda: stage_info(service, "Ingress").held == 0, 10)
+    before = stage_info(service, "Ingress").held
     for _ in range(3):
         with pytest.raises(InputError, match="nobody"), client.speak_stream(["Hello."], voice="nobody") as stream:
             stream.read()
         with client.speak_stream(["Hello."], voice="demo_male"):
             pass
-    wait_until(lambda: stage_info(service, "Ingress").held == 0, 10)
+    wait_until(lambda: stage_info(service, "Ingress").held <= before, 10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import numpy as np
 import pytest
@@ -89,6 +90,35 @@ async def test_the_next_segment_is_started_while_one_plays() -> None:
     assert ("start", 1) in pipeline.events
     assert ("start", 2) not in pipeline.events
     await play.aclose()
+
+
+async def test_whoever_is_cancelled_again_while_he_closes_leaves_nothing_running() -> None:
+    pipeline = Pipeline(3, hops=10_000, hop_s=0.001)
+    both_run, never = asyncio.Event(), asyncio.Event()
+
+    async def listen() -> None:
+        async with aclosing(pipeline.player(look_ahead_segments=1).play()) as chunks:
+            async for _ in chunks:
+                if pipeline.running == 2:
+                    both_run.set()
+                    await never.wait()
+
+    listening = asyncio.create_task(listen())
+    await both_run.wait()
+    for _ in range(20):
+        listening.cancel()
+        await asyncio.sleep(0)
+    assert pipeline.running == 0
+
+
+async def test_leaving_between_two_segments_stops_the_next_one() -> None:
+    pipeline = Pipeline(2)
+    play = pipeline.player(look_ahead_segments=1, pause_s=1.0).play()
+    async for chunk in play:
+        if not chunk.samples.any() and chunk.segment == 1:
+            break
+    await play.aclose()
+    assert pipeline.running == 0
 
 
 async def test_a_segment_made_ahead_says_how_long_it_is_not_needed() -> None:
