@@ -32,7 +32,7 @@ _GAP_S = 0.1
 _MARGIN_STEP = 0.3
 """Logarithm of the factor by which one gap widens the margin."""
 
-_NO_ANSWER = "the service has no room for more listeners now"
+_NO_ROOM = "the service has no room for more listeners now"
 
 
 class Listening:
@@ -169,7 +169,7 @@ class Admission:
         wait_s = 0.0 if self._listeners.opens_for(priority) else self._wait_s(ahead)
         if wait_s and wait_s + self._first_audio_s > most_s:
             raise OverloadedError(
-                f"{_NO_ANSWER}: first audio is predicted in {wait_s + self._first_audio_s:.1f} s, "
+                f"{_NO_ROOM}: first audio is predicted in {wait_s + self._first_audio_s:.1f} s, "
                 f"and at most {most_s:g} s are allowed",
                 wait_s,
             )
@@ -178,7 +178,7 @@ class Admission:
                 await self._listeners.enter(priority)
         except (TimeoutError, NoRoomError) as error:
             why = f"none within {most_s:g} s" if isinstance(error, TimeoutError) else "too many wait already"
-            raise OverloadedError(f"{_NO_ANSWER}: {why}", self._wait_s(ahead)) from None
+            raise OverloadedError(f"{_NO_ROOM}: {why}", self._wait_s(ahead)) from None
 
     def _serves_one_more(self, inside: int) -> bool:
         # Alone he gets all there is, whatever that is.

@@ -97,8 +97,7 @@ class Context:
         """Stop at once, without a word."""
         self._speaking.cancel()
         await asyncio.gather(self._speaking, return_exceptions=True)
-        for source in self._sources:
-            self._service.drop_text(source)
+        self._drop_texts()
 
     @property
     def open(self) -> bool:
@@ -117,12 +116,20 @@ class Context:
                 assert part.source is not None
                 before = self._samples
                 await self._speak_part(part.source)
+                self._sources.remove(part.source)
                 audio_s = (self._samples - before) / self._service.sample_rate
                 await self._send(Flushed(context_id=self.id, audio_s=audio_s), None)
             await self._send_audio(await self._framing.finish())
             await self._send(Done(context_id=self.id, audio_s=self._samples / self._service.sample_rate), None)
         except Exception as error:  # noqa: BLE001 - whatever it is, the other end is told, and other contexts go on
+            self._drop_texts()
             await self._send(Error(context_id=self.id, error=answer_for(error).body()), None)
+
+    def _drop_texts(self) -> None:
+        """Forget what was written and is not spoken any more."""
+        for source in self._sources:
+            self._service.drop_text(source)
+        self._sources.clear()
 
     async def _speak_part(self, source: TextSource) -> None:
         call = self._start.call_for(source).by(self._caller)
