@@ -72,11 +72,19 @@ class Admission:
         self._clock = clock
         self._capacity = Capacity(clock=clock)
         self._listeners = Gate(self._serves_one_more, args.max_waiting)
-        self._files = Gate(lambda inside: inside < args.max_files, args.max_waiting)
+        self._files = Gate(self._makes_one_more_file, args.max_waiting)
         self._first_audio_s = 0.0
         self._held_s = 0.0
         self._margin = args.margin
         self._widened = -math.inf
+
+    def reconfigure(self, args: AdmissionArgs) -> None:
+        """Other rules for those who come from now on, and for those who wait; nobody who is in is sent away."""
+        self._args = args
+        self._margin = max(self._margin, args.margin)
+        for gate in (self._listeners, self._files):
+            gate.max_waiting = args.max_waiting
+            gate.admit()
 
     @property
     def listeners(self) -> int:
@@ -107,13 +115,14 @@ class Admission:
         Raises OverloadedError, which says when to try again: at once when no first audio is predicted in time, else
         when the wait was longer than that.
         """
-        if self._args.enabled:
+        counted = self._args.enabled
+        if counted:
             await self._let_in(priority)
         listening = Listening(self._clock)
         try:
             yield listening
         finally:
-            if self._args.enabled:
+            if counted:
                 self._learn(listening, complete)
                 self._listeners.leave()
 
@@ -182,7 +191,10 @@ class Admission:
 
     def _serves_one_more(self, inside: int) -> bool:
         # Alone he gets all there is, whatever that is.
-        return inside == 0 or inside < self.most_listeners
+        return inside == 0 or inside < self.most_listeners or not self._args.enabled
+
+    def _makes_one_more_file(self, inside: int) -> bool:
+        return inside < self._args.max_files or not self._args.enabled
 
     def _wait_s(self, ahead: int) -> float:
         """Until one who has so many before him is let in: places come free as fast as listeners leave them."""
