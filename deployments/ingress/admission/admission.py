@@ -22,12 +22,10 @@ from deployments.ingress.admission.capacity import Capacity
 from deployments.ingress.admission.gate import Gate, NoRoomError
 from deployments.mailbox import OverloadedError
 from deployments.messages import AudioHop
+from deployments.player import HIDDEN_S, Player
 
 _LATEST = 0.2
 """Weight of the latest listener in the averages over all."""
-
-_GAP_S = 0.1
-"""Silence between chunks that a player with a small buffer of its own hides."""
 
 _MARGIN_STEP = 0.3
 """Logarithm of the factor by which one gap widens the margin."""
@@ -40,23 +38,22 @@ class Listening:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._player = Player(clock)
         self.since = clock()
-        self._first: float | None = None
-        self._sent_s = 0.0
-        self.late_s = 0.0
 
     def heard(self, audio_s: float) -> None:
         """So much audio leaves now."""
-        now = self._clock()
-        if self._first is None:
-            self._first = now
-        self.late_s = max(self.late_s, now - self._first - self._sent_s)
-        self._sent_s += audio_s
+        self._player.take(audio_s)
+
+    @property
+    def silence_s(self) -> float:
+        """In which he waits for more, all in all."""
+        return self._player.silence_s
 
     @property
     def first_audio_s(self) -> float | None:
         """From being let in to the first audio."""
-        return None if self._first is None else self._first - self.since
+        return None if self._player.first_at is None else self._player.first_at - self.since
 
     @property
     def held_s(self) -> float:
@@ -161,7 +158,7 @@ class Admission:
         rate = self._capacity.rate
         if not complete or rate is None:
             return
-        missed = listening.late_s > _GAP_S
+        missed = listening.silence_s > HIDDEN_S
         if missed and listening.since < self._widened:
             # He was let in by the margin that has been found too small already.
             return
