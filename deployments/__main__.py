@@ -35,6 +35,11 @@ def main(argv: list[str] | None = None) -> int:
     serve_parser = commands.add_parser("serve", help="start the service on this machine")
     serve_parser.add_argument("--config", type=Path, default=_DEFAULT_CONFIG, help="Serve config (YAML)")
     serve_parser.add_argument("--port", type=int, help="HTTP port, instead of the config's")
+    serve_parser.add_argument(
+        "--grpc-port",
+        type=int,
+        help="port for clients of CosyVoice's own gRPC server; without it the config's, or none",
+    )
     serve_parser.add_argument("--model", help="checkpoint directory or model id, instead of the config's")
     serve_parser.add_argument("--timeout", type=float, default=900, help="seconds to wait until all stages answer")
     serve_parser.add_argument("--host", help="address to listen on, instead of the config's")
@@ -70,11 +75,21 @@ def _serve(options: argparse.Namespace) -> int:
 
     try:
         progress("starting Ray")
-        service = start(config, host=options.host, port=options.port, timeout_s=options.timeout, progress=progress)
+        service = start(
+            config,
+            host=options.host,
+            port=options.port,
+            grpc_port=options.grpc_port,
+            timeout_s=options.timeout,
+            progress=progress,
+        )
         # Ray sets a handler of its own while it starts.
         signal.signal(signal.SIGTERM, _interrupt)
         _announce(service, time.monotonic() - began, keyed=keys is not None)
-        for line in exposure.warnings(service.host, os.environ, keyed=keys is not None):
+        grpc_from_anywhere = service.grpc_port is not None and args.security.grpc_from_anywhere
+        for line in exposure.warnings(
+            service.host, os.environ, keyed=keys is not None, grpc_from_anywhere=grpc_from_anywhere
+        ):
             print(f"\n*** SECURITY: {line}\n", file=sys.stderr, flush=True)
         signal.pause()
     except DeployError as error:
@@ -138,6 +153,8 @@ def _announce(service: LocalService, seconds: float, *, keyed: bool) -> None:
         "    -o hello.wav",
         flush=True,
     )
+    if service.grpc_port is not None:
+        print(f"CosyVoice's own gRPC clients: port {service.grpc_port}", flush=True)
 
 
 if __name__ == "__main__":

@@ -227,6 +227,10 @@ class SecurityArgs(_Args):
     allowed_hosts: tuple[str, ...] = Field(
         default=(), description="names that the service is called by (Host header); none given: any"
     )
+    grpc_from_anywhere: bool = Field(
+        default=False,
+        description="gRPC calls from other machines are answered; Serve always listens for them on all addresses",
+    )
 
     def keys_path(self) -> Path | None:
         """A relative one is of the project's folder, whatever process asks."""

@@ -19,10 +19,14 @@ from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus, ServeDeploySchema, ServeStatus
 
+from deployments.ingress.official_grpc.door import SERVICER
 from deployments.live_args import check_user_configs
 
 _APPLICATION = "deployments.app:build"
 _POLL_S = 0.25
+_MOST_GRPC_BYTES = 32 * 2**20
+"""Of one message; no less than `limits.max_body_bytes` is by default."""
+
 _FAILED = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
 
 
@@ -37,6 +41,7 @@ class LocalService:
     app_name: str
     host: str
     port: int
+    grpc_port: int | None = None
 
     @property
     def url(self) -> str:
@@ -66,12 +71,15 @@ def start(
     *,
     host: str | None = None,
     port: int | None = None,
+    grpc_port: int | None = None,
     ray_options: dict[str, Any] | None = None,
     timeout_s: float = 600,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> LocalService:
     """Start Ray and Serve here, deploy the config's application and wait until all stages answer.
 
+    grpc_port: also for clients of CosyVoice's own gRPC server, on all addresses (Serve has no other way), see
+    docs/security.md; without it as `grpc_options` of the config say, which is not at all by default.
     Raises DeployError when the port is taken, or with the application's own message when it cannot start.
     """
     http = dict(config.get("http_options", {}))
@@ -80,22 +88,30 @@ def start(
     if host is not None:
         http["host"] = host
     listen, bound = http.setdefault("host", "127.0.0.1"), http.setdefault("port", 8000)
-    _require_free(listen, bound)
+    _require_free(listen, bound, "--port")
+    grpc = dict(config.get("grpc_options", {}))
+    if grpc_port is not None:
+        grpc |= {"port": grpc_port, "grpc_servicer_functions": [SERVICER]}
     _check(config)
-    schema = ServeDeploySchema.model_validate({**config, "http_options": http})
+    schema = ServeDeploySchema.model_validate({**config, "http_options": http, "grpc_options": grpc})
+    answers_grpc = bool(schema.grpc_options.grpc_servicer_functions)
+    if answers_grpc:
+        _require_free("", schema.grpc_options.port, "--grpc-port")
     app_name = schema.applications[0].name
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Serve's own limit is 2 GiB, which its proxy would hold.
+        os.environ.setdefault("RAY_SERVE_GRPC_MAX_MESSAGE_SIZE", str(_MOST_GRPC_BYTES))
         # Otherwise Ray joins whatever cluster it finds a trace of on this machine, be it gone or another's.
         options = {"address": "local", **(ray_options or {})}
         ray.init(namespace="serve", include_dashboard=False, log_to_driver=False, **options)
-    serve.start(proxy_location=schema.proxy_location, http_options=http)
+    serve.start(proxy_location=schema.proxy_location, http_options=http, grpc_options=grpc)
     _get_global_client().deploy_apps(schema)
     _wait(app_name, timeout_s, progress)
-    return LocalService(app_name, listen, bound)
+    return LocalService(app_name, listen, bound, schema.grpc_options.port if answers_grpc else None)
 
 
-def _require_free(host: str, port: int) -> None:
+def _require_free(host: str, port: int, option: str) -> None:
     """Serve's proxy would only log that it cannot listen, and the service would look ready."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -103,7 +119,7 @@ def _require_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise DeployError(
-                f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port"
+                f"cannot listen on {host}:{port} ({error.strerror}); choose another with {option}"
             ) from None
 
 

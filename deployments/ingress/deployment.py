@@ -12,6 +12,7 @@ from functools import partial
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
+from ray.serve.grpc_util import RayServegRPCContext
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -25,6 +26,9 @@ from deployments.ingress.keys import ENVIRONMENT, KeyRing, KeysError
 from deployments.ingress.limits import BodyLimit
 from deployments.ingress.live.door import live_routes
 from deployments.ingress.official import official_routes
+from deployments.ingress.official_grpc.cosyvoice_pb2 import Request as OfficialRequest
+from deployments.ingress.official_grpc.cosyvoice_pb2 import Response as OfficialResponse
+from deployments.ingress.official_grpc.door import OfficialGrpc
 from deployments.ingress.service import SpeechService
 from deployments.ingress.speech import REQUEST_ID, speech_routes
 from deployments.ingress.status import status_routes
@@ -69,6 +73,7 @@ class Ingress:
         self._texts = MailboxOwner(_GROWING_TEXTS, args.limits.max_text_chars, _FORGET_TEXT_AFTER_S)
         holder = QuotaHolder(quotas, args.security.quota_timeout_s)
         self._service = SpeechService(args, vocoder, stages, self._texts, holder)
+        self._official_grpc = OfficialGrpc(self._service, self._keys)
         self._live = LiveArgs("Ingress", args)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -82,6 +87,14 @@ class Ingress:
         async with aclosing(self._service.speak(call, uuid.uuid4().hex)) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+    async def Inference(
+        self, request: OfficialRequest, grpc_context: RayServegRPCContext
+    ) -> AsyncIterator[OfficialResponse]:
+        """CosyVoice's own gRPC service. Serve's gRPC proxy calls the method that is named as the rpc."""
+        async with aclosing(self._official_grpc.inference(request, grpc_context)) as responses:
+            async for response in responses:
+                yield response
 
     async def open_text(self) -> TextSource:
         """A text to be written with `deployments.text_source.TextWriter`. Raises OverloadedError."""

@@ -1,11 +1,13 @@
 """The routes of CosyVoice's own FastAPI server, so that its clients work unchanged.
 
 Form fields in a GET or a POST, raw 16-bit PCM at the model's rate out, streamed. Source of the names and fields: the
-client and server under `runtime/python/fastapi` in FunAudioLLM/CosyVoice.
+client and server under `runtime/python/fastapi` in FunAudioLLM/CosyVoice. Its gRPC server asks for the same, see
+`official_grpc.door`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
@@ -14,11 +16,12 @@ from starlette.datastructures import UploadFile
 
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.inputs import Mode
+from cosyvoice_core.utterance import MAX_SEED
 from deployments.ingress.authentication import caller_of
 from deployments.ingress.framing import AudioForm, AudioResponse, Framing, framed
 from deployments.ingress.service import SpeechService
-from deployments.ingress.speech import REQUEST_ID, request_id_of, server_timing
-from deployments.messages import SpeakCall
+from deployments.ingress.speech import REQUEST_ID, SEED, request_id_of, server_timing
+from deployments.messages import SpeakCall, seeded
 
 _PCM = "application/octet-stream"
 _FILE = "prompt_wav"
@@ -49,7 +52,7 @@ def official_routes(service: SpeechService) -> APIRouter:
 
     def add(route: OfficialRoute) -> None:
         async def speak(request: Request) -> Response:
-            call = (await read_call(route, request)).by(caller_of(request))
+            call = seeded((await read_call(route, request)).by(caller_of(request)))
             request_id = request_id_of(request)
             chunks = service.speak(call, request_id)
             try:
@@ -58,7 +61,7 @@ def official_routes(service: SpeechService) -> APIRouter:
                 await chunks.aclose()
                 raise
             framing = Framing(AudioForm("pcm", service.sample_rate), service.sample_rate)
-            headers = {REQUEST_ID: request_id, "x-sample-rate": str(service.sample_rate)}
+            headers = {REQUEST_ID: request_id, "x-sample-rate": str(service.sample_rate), SEED: str(call.seed)}
             if first.first_audio is not None:
                 headers["server-timing"] = server_timing(first.first_audio)
             return AudioResponse(framed(first, chunks, framing), _PCM, headers)
@@ -93,6 +96,16 @@ async def read_call(route: OfficialRoute, request: Request) -> SpeakCall:
                 audio = await value.read()
             else:
                 texts[name] = value
+    return official_call(route, texts, audio, request.headers.get(SEED))
+
+
+def official_call(
+    route: OfficialRoute, texts: Mapping[str, str], audio: bytes | None, seed: str | None = None
+) -> SpeakCall:
+    """What a request of an official client asks for; texts by the route's names, audio a file.
+
+    seed: beside the official fields, as a header or metadata. Raises InputError that names what is missing or wrong.
+    """
     for name in route.fields:
         if name not in texts and not (name == _FILE and audio is not None):
             raise InputError(name, f"{route.name} needs it", ", ".join(route.fields))
@@ -103,7 +116,16 @@ async def read_call(route: OfficialRoute, request: Request) -> SpeakCall:
         prompt_text=texts.get("prompt_text", ""),
         mode=route.mode,
         instructions=texts.get("instruct_text", ""),
+        seed=_seed(seed),
     )
+
+
+def _seed(given: str | None) -> int | None:
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdigit() and len(given) <= len(str(MAX_SEED)) and int(given) <= MAX_SEED):
+        raise InputError(SEED, f"{given!r} is no seed", f"0 to {MAX_SEED}")
+    return int(given)
 
 
 def _schema(route: OfficialRoute) -> dict[str, object]:

@@ -42,7 +42,9 @@ def service(deployed_config: dict[str, Any]) -> Iterator[LocalService]:
     # Socket names are limited to 107 bytes, so the folder must be short.
     folder = tempfile.mkdtemp(prefix="cv", dir="/tmp")
     try:
-        yield start(deployed_config, port=free_port(), ray_options={"num_cpus": 4, "_temp_dir": folder})
+        yield start(
+            deployed_config, port=free_port(), grpc_port=free_port(), ray_options={"num_cpus": 4, "_temp_dir": folder}
+        )
     finally:
         stop()
         shutil.rmtree(folder, ignore_errors=True)
