@@ -256,6 +256,9 @@ class AppArgs(_Args):
     split: SplitArgs = SplitArgs()
     streamed: StreamedArgs = StreamedArgs()
     lexicon: dict[str, str] = Field(default_factory=dict, description="word -> replacement, for every request")
+    voice_aliases: dict[str, str] = Field(
+        default_factory=dict, description="other names of saved voices, for clients that know OpenAI's only"
+    )
     lm: LMArgs = LMArgs()
     flow: FlowArgs = FlowArgs()
     vocoder: VocoderArgs = VocoderArgs()
