@@ -100,7 +100,9 @@ def _decode(content: bytes, container: str, limits: AudioLimits, field: str) -> 
     with av.open(io.BytesIO(content), "r", format=container, metadata_errors="ignore") as source:
         for frame in _frames(source, field):
             if rate and frame.sample_rate != rate:
-                raise InputError(field, f"changes its sample rate midway ({rate} to {frame.sample_rate} Hz)")
+                raise InputError(
+                    field, f"changes its sample rate midway ({rate} to {frame.sample_rate} Hz)", "one sample rate"
+                )
             rate = frame.sample_rate
             if not limits.min_rate <= rate <= limits.max_rate:
                 raise InputError(field, f"sample rate is {rate} Hz", limits.allowed_rate)
@@ -141,7 +143,7 @@ def _frames(source: av.container.InputContainer, field: str) -> Iterator[av.Audi
             continue
         for frame in frames:
             if damaged and frame.samples:
-                raise InputError(field, "is damaged in the middle")
+                raise InputError(field, "is damaged in the middle", "a file without holes")
             begun = True
             yield frame
 
@@ -168,7 +170,7 @@ def _check_content(samples: FloatArray, rate: int, limits: AudioLimits, field: s
     if seconds < limits.min_seconds:
         raise InputError(field, f"is too short ({seconds:.2f} s)", limits.allowed_duration)
     if not np.isfinite(samples).all():
-        raise InputError(field, "holds samples that are not finite numbers")
+        raise InputError(field, "holds samples that are not finite numbers", "samples within -1 to 1")
     peak = float(np.abs(samples).max())
     if peak > limits.max_peak:
         raise InputError(field, f"has samples of magnitude {peak:.3g}", "floating point samples within -1 to 1")

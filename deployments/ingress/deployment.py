@@ -10,6 +10,7 @@ from contextlib import aclosing
 from functools import partial
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from ray.serve.grpc_util import RayServegRPCContext
@@ -20,6 +21,7 @@ from starlette.middleware.cors import CORSMiddleware
 from deployments import exposure
 from deployments.args import AppArgs
 from deployments.ingress.authentication import Authentication
+from deployments.ingress.described import ERRORS
 from deployments.ingress.errors import answer_for, invalid
 from deployments.ingress.guard import Guard
 from deployments.ingress.keys import ENVIRONMENT, KeyRing, KeysError
@@ -124,7 +126,7 @@ class Ingress:
 
 def make_api(service: SpeechService, keys: KeyRing | None = None) -> FastAPI:
     """The HTTP application of one ingress replica; open to anyone without keys."""
-    api = FastAPI(title="CosyVoice2 speech service", version="0.1.0")
+    api = FastAPI(title="CosyVoice2 speech service", version="0.1.0", responses=ERRORS)
     limits, security = service.args.limits, service.args.security
     # The last one added meets a request first; CORS before keys, as browsers ask for leave without them.
     api.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
@@ -153,6 +155,7 @@ def make_api(service: SpeechService, keys: KeyRing | None = None) -> FastAPI:
 
     api.add_exception_handler(HTTPException, refused)
     api.add_exception_handler(ValidationError, failed)
+    api.add_exception_handler(RequestValidationError, failed)
     api.add_exception_handler(ValueError, failed)
     api.add_exception_handler(Exception, failed)
     return api

@@ -6,6 +6,7 @@ import logging
 import math
 from dataclasses import dataclass
 
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from ray.exceptions import RayActorError, RayTaskError
@@ -60,6 +61,11 @@ def answer_for(error: BaseException) -> Answer:
         return answer_for(error.cause)
     if isinstance(error, InputError):
         return invalid(str(error), error.field, status=404 if error.field == "model" else 400)
+    if isinstance(error, RequestValidationError):
+        # Of a query or a path; its place is told without saying which of them.
+        first = error.errors()[0]
+        param = shown(".".join(str(part) for part in first["loc"][1:]), 100) or None
+        return invalid(f"{param or 'request'}: {shown(first['msg'], 500)}", param)
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         # Names of unknown fields, and words of a lexicon, are the user's.

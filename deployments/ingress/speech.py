@@ -10,6 +10,7 @@ from fastapi.responses import Response
 
 from deployments.ingress.authentication import caller_of
 from deployments.ingress.body import PROMPT_AUDIO, SpeechBody, read_speech_body
+from deployments.ingress.described import body_schema
 from deployments.ingress.events import MEDIA_TYPE as EVENTS
 from deployments.ingress.events import speech_events
 from deployments.ingress.framing import MEDIA_TYPES, AudioResponse, Framing, framed, whole
@@ -52,7 +53,7 @@ def speech_routes(service: SpeechService) -> APIRouter:
             "requestBody": {
                 "required": True,
                 "content": {
-                    "application/json": {"schema": SpeechBody.model_json_schema()},
+                    "application/json": {"schema": body_schema(SpeechBody)},
                     "multipart/form-data": {"schema": _form_schema()},
                 },
             }
@@ -94,7 +95,7 @@ def speech_routes(service: SpeechService) -> APIRouter:
 
 
 def _form_schema() -> dict[str, object]:
-    schema = SpeechBody.model_json_schema()
+    schema = body_schema(SpeechBody)
     schema["properties"]["prompt_audio"] = {
         "type": "string",
         "format": "binary",

@@ -19,6 +19,8 @@ from cosyvoice_core.audio.resample import resample
 from deployments.local import LocalService
 from tests.deployments.official_client import OfficialMessages
 
+pytestmark = pytest.mark.clients
+
 TEXT = "The train leaves at nine in the morning."
 LONG = "The train leaves at nine in the morning and arrives in the city late in the afternoon after many stops. "
 SEED = {"x-seed": "5"}
