@@ -30,7 +30,7 @@ from tools.setup_choices import (
 from tools.setup_steps import Environment, say
 
 ROOT = Path(__file__).resolve().parent.parent
-STEPS = 6
+STEPS = 7
 
 
 @contextmanager
@@ -75,6 +75,8 @@ def build(venv: Path, device: str, exact: tuple[int, int] | None, *, dev: bool =
         environment.repair()
     with step(6, "check"):
         found = environment.check()
+    with step(7, "clients that tests call"):
+        environment.add_clients()
     seconds = round(time.monotonic() - start, 1)
     python = venv_python(venv) or ""
     key = setup_key(ROOT, python, kind_of(device, dev))

@@ -47,6 +47,7 @@ class Environment:
 
     def __init__(self, root: Path, venv: Path, device: str, *, dev: bool = True) -> None:
         self.root, self.venv, self.device = root, venv, device
+        self.dev = dev
         self.extras = ",dev" if dev else ""
         self.python = venv / "bin/python"
 
@@ -237,6 +238,17 @@ class Environment:
                 found = f"{engine} {self.version_of(engine)}"
                 say(found)
         return {"torch": self.version_of("torch"), "ray": self.version_of("ray"), "engine": found}
+
+    def add_clients(self) -> None:
+        """Make the second environment of `tools.client_env`, for tests that are skipped without it."""
+        if not self.dev:
+            say("left out, as it is for tests")
+            return
+        status, output = self.run("-m", "tools.client_env")
+        if status:
+            loud(f"{last_line(output)}\nThe tests that need it are skipped. 'make setup FORCE=1' tries again.")
+        else:
+            say(last_line(output))
 
 
 def strip_native(folder: Path) -> list[str]:

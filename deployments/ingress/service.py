@@ -131,7 +131,7 @@ class SpeechService:
             names = ", ".join(info.name for info in self.voices.infos(call.caller))
             raise InputError("voice", "no voice was given", f"prompt audio, or one of: {names}")
         if call.voice is not None:
-            self._saved_voice(call)
+            self.voices.get(call.voice, call.caller)
         if call.prompt_audio is None and call.prompt_text.strip():
             raise InputError("prompt_text", "was given without prompt audio", "with prompt_audio only")
         if call.prompt_audio is not None and call.mode is Mode.ZERO_SHOT and not call.prompt_text.strip():
@@ -178,6 +178,7 @@ class SpeechService:
         Raises InputError before any stage works on the text; closing the generator stops all stages.
         """
         watch = RequestWatch(request_id)
+        call = replace(call, voice=self.args.voice_aliases.get(call.voice or "", call.voice))
         async with AsyncExitStack() as stack:
             caller = None if call.caller == ANYONE else call.caller.name
             delivery = delivery_of(call, streamed=streamed)
@@ -289,13 +290,10 @@ class SpeechService:
             spending.characters += len(piece)
             yield piece
 
-    def _saved_voice(self, call: SpeakCall) -> VoicePrompt:
-        assert call.voice is not None
-        return self.voices.get(self.args.voice_aliases.get(call.voice, call.voice), call.caller)
-
     async def _voice(self, call: SpeakCall, request: SpeechRequest) -> VoicePrompt:
         if call.prompt_audio is None:
-            return self._saved_voice(call)
+            assert call.voice is not None
+            return self.voices.get(call.voice, call.caller)
         loop = asyncio.get_running_loop()
         if isinstance(call.text, str):
             # A text without words is not worth the models that read a voice.

@@ -16,7 +16,7 @@ PAGE = ROOT / "docs" / "operations.md"
 
 def leaves(value: object, prefix: str = "") -> set[str]:
     """Names of all values of a dumped model; lists and mappings of users' own keys are values."""
-    if isinstance(value, dict) and prefix != "lexicon.":
+    if isinstance(value, dict) and prefix not in ("lexicon.", "voice_aliases."):
         return {name for key, inner in value.items() for name in leaves(inner, f"{prefix}{key}.")}
     return {prefix.removesuffix(".")}
 

@@ -32,6 +32,9 @@ from tests.deployments.test_http import RATE, SilentStages
 PROMPT = (tone(1.0, 16000) * 32767).astype("<i2").tobytes()
 SFT = {"sft_request": {"spk_id": "demo_male", "tts_text": "Hello."}}
 KEY = new_key()
+KEYED = pytest.mark.parametrize(
+    "keys", [{"keys": [{"name": "acme", "sha256": hash_of(KEY), "priority": 3}]}], indirect=True, ids=["keyed"]
+)
 
 
 class Proxy:
@@ -56,8 +59,10 @@ def service() -> SilentStages:
 
 
 @pytest.fixture
-def keys() -> KeyRing | None:
-    return None
+def keys(request: pytest.FixtureRequest) -> KeyRing | None:
+    """None but for tests that give some."""
+    given = getattr(request, "param", None)
+    return None if given is None else KeyRing(None, yaml.safe_dump(given))
 
 
 @pytest.fixture
@@ -234,36 +239,32 @@ async def test_a_client_that_leaves_closes_its_stream(port: int, service: Silent
     assert len(service.calls) == 1
 
 
-class TestKeys:
-    @pytest.fixture
-    def keys(self) -> KeyRing:
-        return KeyRing(None, yaml.safe_dump({"keys": [{"name": "acme", "sha256": hash_of(KEY), "priority": 3}]}))
+@KEYED
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        (),
+        (("authorization", "Bearer"),),
+        (("authorization", KEY),),
+        (("authorization", f"Bearer {KEY[:-1]}"),),
+        (("authorization", f"Bearer {KEY}"), ("x-api-key", "other")),
+    ],
+)
+async def test_without_a_valid_key_nobody_is_heard(
+    infer: Any, service: SilentStages, metadata: tuple[tuple[str, str], ...]
+) -> None:
+    error = await refused(infer, SFT, metadata)
+    assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert "authorization" in error.details()
+    assert service.calls == []
 
-    @pytest.mark.parametrize(
-        "metadata",
-        [
-            (),
-            (("authorization", "Bearer"),),
-            (("authorization", KEY),),
-            (("authorization", f"Bearer {KEY[:-1]}"),),
-            (("authorization", f"Bearer {KEY}"), ("x-api-key", "other")),
-        ],
-    )
-    async def test_without_a_valid_key_nobody_is_heard(
-        self, infer: Any, service: SilentStages, metadata: tuple[tuple[str, str], ...]
-    ) -> None:
-        error = await refused(infer, SFT, metadata)
-        assert error.code() is grpc.StatusCode.UNAUTHENTICATED
-        assert "authorization" in error.details()
-        assert service.calls == []
 
-    @pytest.mark.parametrize("metadata", [(("authorization", f"Bearer {KEY}"),), (("x-api-key", KEY),)])
-    async def test_a_key_is_its_caller(
-        self, infer: Any, service: SilentStages, metadata: tuple[tuple[str, str], ...]
-    ) -> None:
-        await infer(SFT, metadata)
-        (call,) = service.calls
-        assert (call.caller.name, call.priority) == ("acme", 3)
+@KEYED
+@pytest.mark.parametrize("metadata", [(("authorization", f"Bearer {KEY}"),), (("x-api-key", KEY),)])
+async def test_a_key_is_its_caller(infer: Any, service: SilentStages, metadata: tuple[tuple[str, str], ...]) -> None:
+    await infer(SFT, metadata)
+    (call,) = service.calls
+    assert (call.caller.name, call.priority) == ("acme", 3)
 
 
 async def test_other_machines_are_refused_unless_they_may(infer: Any, proxy: Proxy, service: SilentStages) -> None:

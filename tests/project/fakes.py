@@ -24,6 +24,8 @@ class FakeEnvironment(Environment):
         self.project_fails: set[str] = set()
         self.project_moves_torch = ""
         self.pip_calls: list[list[str]] = []
+        self.clients_fail = ""
+        self.clients_made = 0
 
     def version_of(self, package: str) -> str | None:
         return self.installed.get(package)
@@ -35,6 +37,9 @@ class FakeEnvironment(Environment):
         if args[:2] == ("-m", "pip"):
             self.pip_calls.append(list(args[2:]))
             return self._pip(list(args[2:]))
+        if args == ("-m", "tools.client_env"):
+            self.clients_made += 1
+            return (1, self.clients_fail) if self.clients_fail else (0, "made")
         code = args[1]
         if "m.requires" in code:
             version = self.installed["torch"]

@@ -111,6 +111,9 @@ class Recorded(Environment):
         self.steps.append("check")
         return {"torch": "2.13.0+cpu", "engine": None}
 
+    def add_clients(self) -> None:
+        self.steps.append("clients")
+
 
 @pytest.fixture
 def recorded(clone: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -136,6 +139,7 @@ def test_set_up_goes_through_all_steps_once_and_then_rests(
         "project beside 2.13.0+cpu",
         "repair",
         "check",
+        "clients",
     ]
     assert capsys.readouterr().out.count(" s)\n") == setup_env.STEPS
     assert setup_env.main(arguments) == 0
@@ -155,7 +159,7 @@ def test_set_up_that_fails_half_way_is_taken_up_again(
         assert setup_env.main(["--venv", str(clone / ".venv"), "--force"]) == 1
     assert not (clone / ".venv" / "setup.json").exists()
     assert setup_env.main(["--venv", str(clone / ".venv")]) == 0
-    assert recorded[-1] == "check"
+    assert recorded[-2:] == ["check", "clients"]
 
 
 def test_two_set_ups_of_one_environment_wait_for_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

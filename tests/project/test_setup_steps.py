@@ -217,3 +217,16 @@ def test_unreachable_index_is_told_from_one_that_has_nothing() -> None:
     assert setup_steps.last_line(f"looking\n{end}\n\n") == end
     assert "connection failed" in setup_steps.last_line(f"WARNING: Retrying after connection broken by 'X'\n{end}")
     assert setup_steps.last_line("") == "no message"
+
+
+def test_clients_of_the_tests_are_not_worth_a_failure(cpu: FakeEnvironment, capsys: pytest.CaptureFixture[str]) -> None:
+    cpu.clients_fail = "ERROR: No matching distribution found for pipecat-ai"
+    cpu.add_clients()
+    assert "skipped" in capsys.readouterr().out
+    assert cpu.clients_made == 1
+
+
+def test_who_only_serves_needs_no_clients(tmp_path: Path) -> None:
+    runtime = FakeEnvironment(tmp_path, "cpu", dev=False)
+    runtime.add_clients()
+    assert runtime.clients_made == 0
