@@ -134,3 +134,31 @@ def test_a_client_that_leaves_stops_the_stages(service: LocalService, channel: g
     while vocoder.info.remote().result(timeout_s=30).running:
         assert time.monotonic() < deadline, "the vocoder still works for a client who left"
         time.sleep(0.05)
+
+
+@serve.deployment(ray_actor_options={"num_cpus": 0})
+class Neighbour:
+    """Another application of the cluster."""
+
+    def __call__(self) -> str:
+        return "neighbour"
+
+
+def test_beside_another_application_a_client_must_name_the_service(
+    service: LocalService, infer: Callable[..., bytes]
+) -> None:
+    request = {"sft_request": {"tts_text": "Good morning.", "spk_id": "demo_male"}}
+    try:
+        serve.run(Neighbour.bind(), name="neighbour", route_prefix="/neighbour")
+        assert infer({"application": service.app_name}, **request)
+        deadline = time.monotonic() + 60
+        # The proxy learns of the other application in its own time; until then there is one.
+        while True:
+            try:
+                infer(**request)
+            except grpc.RpcError as error:
+                assert error.code() is grpc.StatusCode.NOT_FOUND
+                break
+            assert time.monotonic() < deadline
+    finally:
+        serve.delete("neighbour")

@@ -436,7 +436,14 @@ def test_a_service_that_strangers_reach_says_so(
         assert part in line
 
 
+def test_grpc_for_all_without_keys_says_so() -> None:
+    assert "gRPC" in exposure.warnings("127.0.0.1", {}, keyed=False, grpc_from_anywhere=True)[0]
+    assert exposure.warnings("127.0.0.1", {}, keyed=True, grpc_from_anywhere=True) == []
+
+
 @pytest.mark.parametrize("config", ["serve_config.yaml", "config/gpu.yaml", "config/four_gpus.yaml"])
 def test_on_one_machine_the_service_listens_there_only(config: str) -> None:
     found = yaml.safe_load((Path(__file__).parents[2] / config).read_text())
     assert exposure.is_loopback(found["http_options"]["host"])
+    # Serve has no host for gRPC.
+    assert "grpc_options" not in found
