@@ -19,6 +19,7 @@ pytestmark = pytest.mark.clients
 TEXT = "Good morning, how are you today."
 SECOND = "The train leaves at nine in the morning."
 VOICE = "demo_male"
+_FRAME, _MOST_SILENCE = 240, 5
 ONCE = APIConnectOptions(max_retry=0, timeout=60)
 
 
@@ -57,6 +58,21 @@ async def played(stream: Any) -> Sound:
     return pcm(b"".join(frames))
 
 
+def assert_played(heard: Sound, *texts: Sound) -> None:
+    """All of each text, one after another; the plugin puts frames of 10 ms of silence behind a text."""
+    for text in texts:
+        for frames in range(_MOST_SILENCE):
+            start = frames * _FRAME
+            same = heard[start : start + len(text)]
+            if len(same) == len(text) and not heard[:start].any() and np.abs(same - text).max() < 2e-3:
+                heard = heard[start + len(text) :]
+                break
+        else:
+            pytest.fail(f"{len(text)} samples are not in what was heard")
+    assert len(heard) < _MOST_SILENCE * _FRAME
+    assert not heard.any()
+
+
 @pytest.mark.parametrize("response_format", ["pcm", "mp3", "wav", "flac", "opus", "aac"])
 @pytest.mark.parametrize("model", ["gpt-4o-mini-tts", "tts-1"])
 async def test_a_text_is_played_to_its_end(
@@ -66,7 +82,12 @@ async def test_a_text_is_played_to_its_end(
     engine = TTS(model=model, voice=VOICE, client=sdk, response_format=response_format)
     heard = await played(engine.synthesize(TEXT, conn_options=ONCE))
     (seed,) = seeds.heard
-    assert_same_sound(heard, wav_of(service.url, TEXT, VOICE, seed), "pcm" if response_format == "pcm" else "mp3")
+    expected = wav_of(service.url, TEXT, VOICE, seed)
+    if response_format == "pcm":
+        assert_played(heard, expected)
+    else:
+        # Decoded by the framework, which may cut or pad at either end.
+        assert_same_sound(heard, expected, "mp3")
 
 
 async def test_an_agents_text_is_spoken_sentence_by_sentence(
@@ -82,15 +103,14 @@ async def test_an_agents_text_is_spoken_sentence_by_sentence(
     heard = await played(stream)
     assert len(seeds.heard) == 2
     texts = zip((TEXT, SECOND), seeds.heard, strict=True)
-    expected = np.concatenate([wav_of(service.url, text, VOICE, seed) for text, seed in texts])
-    assert_same_sound(heard, expected, "mp3")
+    assert_played(heard, *(wav_of(service.url, text, VOICE, seed) for text, seed in texts))
 
 
 async def test_options_reach_the_service(service: LocalService, sdk: openai.AsyncOpenAI, seeds: Seeds) -> None:
     engine = TTS(voice="alloy", client=sdk, response_format="pcm", speed=1.5, instructions="Speak slowly.")
     heard = await played(engine.synthesize(TEXT, conn_options=ONCE))
     (seed,) = seeds.heard
-    assert_same_sound(heard, wav_of(service.url, TEXT, "alloy", seed, speed=1.5, instructions="Speak slowly."))
+    assert_played(heard, wav_of(service.url, TEXT, "alloy", seed, speed=1.5, instructions="Speak slowly."))
 
 
 async def test_errors_are_its_own(sdk: openai.AsyncOpenAI) -> None:
