@@ -10,9 +10,7 @@ from contextlib import aclosing
 from functools import partial
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
 from ray.serve.grpc_util import RayServegRPCContext
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
@@ -22,7 +20,7 @@ from deployments import exposure
 from deployments.args import AppArgs
 from deployments.ingress.authentication import Authentication
 from deployments.ingress.described import ERRORS
-from deployments.ingress.errors import answer_for, invalid
+from deployments.ingress.errors import ANSWERED, answer_for, invalid
 from deployments.ingress.guard import Guard
 from deployments.ingress.keys import ENVIRONMENT, KeyRing, KeysError
 from deployments.ingress.limits import BodyLimit
@@ -154,8 +152,6 @@ def make_api(service: SpeechService, keys: KeyRing | None = None) -> FastAPI:
         return invalid(str(error.detail), status=error.status_code).response()
 
     api.add_exception_handler(HTTPException, refused)
-    api.add_exception_handler(ValidationError, failed)
-    api.add_exception_handler(RequestValidationError, failed)
-    api.add_exception_handler(ValueError, failed)
-    api.add_exception_handler(Exception, failed)
+    for kind in (*ANSWERED, Exception):
+        api.add_exception_handler(kind, failed)
     return api

@@ -22,6 +22,20 @@ logger = logging.getLogger("ray.serve")
 
 _RETRY_AFTER_S = 1.0
 
+ANSWERED: tuple[type[Exception], ...] = (
+    ValueError,
+    RequestValidationError,
+    QuotaError,
+    OverloadedError,
+    BackPressureError,
+    DeploymentUnavailableError,
+    RayActorError,
+    RayTaskError,
+    StreamCutError,
+    StageStalledError,
+)
+"""What `answer_for` knows; all else is a fault of the application, and its server logs it as one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

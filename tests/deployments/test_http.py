@@ -20,8 +20,10 @@ from cosyvoice_core.inputs import Mode
 from deployments.args import AppArgs, Limits
 from deployments.ingress.deployment import make_api
 from deployments.ingress.service import SpeechService
+from deployments.ingress.utterance import StageStalledError
 from deployments.mailbox import OverloadedError
-from deployments.messages import FirstAudio, ResumePoint, SpeakCall, SpeechChunk, StageInfo
+from deployments.messages import FirstAudio, ResumePoint, SpeakCall, SpeechChunk, StageInfo, StreamCutError
+from deployments.quotas.ledger import QuotaError
 
 RATE = 24000
 
@@ -307,6 +309,25 @@ async def test_failures_before_the_first_audio_are_errors_not_a_broken_200(
     message = refusal(await speak(client), status, param)
     assert "secret" not in message
     assert service.open == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (OverloadedError("no room", retry_after_s=1), 429),
+        (QuotaError("requests", 2, retry_after_s=1), 429),
+        (BackPressureError(num_queued_requests=3, max_queued_requests=3), 429),
+        (ActorDiedError(), 503),
+        (StreamCutError("cut"), 503),
+        (StageStalledError("no audio"), 504),
+    ],
+)
+async def test_a_refusal_is_no_fault_that_the_server_logs(service: SilentStages, error: Exception, status: int) -> None:
+    """Whatever is raised through to the server fills its log with a traceback for each call of an overload."""
+    service.fail_before = error
+    transport = httpx.ASGITransport(make_api(service), raise_app_exceptions=True)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await speak(client)).status_code == status
 
 
 async def test_an_overloaded_service_says_when_to_try_again(client: httpx.AsyncClient, service: SilentStages) -> None:
