@@ -6,9 +6,7 @@ Holds the text front end, the saved voices and the handles of the stages; checks
 from __future__ import annotations
 
 import asyncio
-import math
-import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
@@ -20,35 +18,28 @@ from ray.serve.handle import DeploymentHandle
 from cosyvoice_core.checkpoint.directory import CheckpointDirectory
 from cosyvoice_core.checkpoint.download import resolve_model
 from cosyvoice_core.checkpoint.settings import read_model_config
-from cosyvoice_core.errors import InputError
-from cosyvoice_core.inputs import Mode, VoicePrompt
+from cosyvoice_core.inputs import VoicePrompt
 from cosyvoice_core.text.frontend import TextFrontEnd
 from cosyvoice_core.text.lexicon import Lexicon
 from cosyvoice_core.text.tokenizer import Tokenizer
-from cosyvoice_core.utterance import MAX_SEED, SpeechRequest, Utterance, UtterancePlanner
+from cosyvoice_core.utterance import SpeechRequest, UtterancePlanner
 from cosyvoice_core.voice.encoder import EncodedVoice
 from cosyvoice_core.voice.saved import load_saved_voices
 from deployments.args import AppArgs
 from deployments.ingress.admission.admission import Admission, Listening
 from deployments.ingress.callers import ANYONE
-from deployments.ingress.checks import check_text
-from deployments.ingress.playback import SegmentPlayer
-from deployments.ingress.readiness import StageStates, replicas_of_this_application
+from deployments.ingress.checks import checked_request
+from deployments.ingress.readiness import StageStates, infos_of, replicas_of_this_application
 from deployments.ingress.request_record import RequestRecord, delivery_of
-from deployments.ingress.streamed import StreamedUtterances
-from deployments.ingress.utterance import audio_of
+from deployments.ingress.speaking import Speaker
 from deployments.ingress.voices import VoiceRegistry
 from deployments.mailbox import TextSource
-from deployments.messages import AudioHop, FirstAudio, SpeakCall, SpeechChunk, StageInfo, UtteranceTask
+from deployments.messages import FirstAudio, SpeakCall, SpeechChunk, StageInfo
 from deployments.metrics import ListenerMetrics
-from deployments.quotas.holder import QuotaHolder, Spending
+from deployments.quotas.holder import QuotaHolder
 from deployments.stage import answer_of
 from deployments.text_source import MailboxOwner, TextReader
 from deployments.timing import RequestWatch
-
-_INFO_TIMEOUT_S = 2.0
-_NO_VOICE = VoicePrompt(np.zeros(0, np.float32))
-"""Stands in a request until its voice is known."""
 
 
 class SpeechService:
@@ -87,10 +78,12 @@ class SpeechService:
         self._quotas = quotas or QuotaHolder()
         self._texts = texts
         self._reader = TextReader()
-        self._vocoder = vocoder
         self._stages = stages
         # Text is normalised and tokenised off the event loop; one thread, as the number reader is not reentrant.
         self._text_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="text")
+        self._speaker = Speaker(
+            vocoder, self._planner, self._text_thread, self._admission, texts, self._reader, config.sample_rate
+        )
 
     def reconfigure(self, args: AppArgs) -> None:
         """Other arguments for calls that come from now on; `deployments.live_args` names those that can change."""
@@ -114,40 +107,7 @@ class SpeechService:
 
     def request_of(self, call: SpeakCall, *, streamed: bool) -> SpeechRequest:
         """The request but for its voice. Raises InputError for whatever can be told before any stage works."""
-        limits = self.args.limits
-        check_text(call, limits, streamed=streamed)
-        if len(call.instructions) > limits.max_instruction_chars:
-            raise InputError(
-                "instructions",
-                f"{len(call.instructions)} characters",
-                f"at most {limits.max_instruction_chars} characters",
-            )
-        if len(call.lexicon) > limits.max_lexicon_entries:
-            raise InputError("lexicon", f"{len(call.lexicon)} entries", f"at most {limits.max_lexicon_entries}")
-        if call.voice is not None and call.prompt_audio is not None:
-            raise InputError("voice", "both a voice name and prompt audio were given", "one of the two")
-        if call.voice is None and call.prompt_audio is None:
-            names = ", ".join(info.name for info in self.voices.infos(call.caller))
-            raise InputError("voice", "no voice was given", f"prompt audio, or one of: {names}")
-        if call.voice is not None:
-            self.voices.get(call.voice, call.caller)
-        if call.prompt_audio is None and call.prompt_text.strip():
-            raise InputError("prompt_text", "was given without prompt audio", "with prompt_audio only")
-        if call.prompt_audio is not None and call.mode is Mode.ZERO_SHOT and not call.prompt_text.strip():
-            raise InputError(
-                "prompt_text", "zero_shot needs the transcript of the prompt", "a transcript, or mode cross_lingual"
-            )
-        return SpeechRequest(
-            text=call.text if isinstance(call.text, str) else "",
-            voice=_NO_VOICE,
-            mode=call.mode,
-            instruction=call.instructions,
-            seed=secrets.randbelow(MAX_SEED) if call.seed is None else call.seed,
-            speed=call.speed,
-            greedy=call.greedy,
-            sampling=call.sampling.over(self._sampling),
-            lexicon=Lexicon.from_mapping(call.lexicon),
-        )
+        return checked_request(call, self.args.limits, self.voices, self._sampling, streamed=streamed)
 
     async def open_text(self) -> TextSource:
         """Where a caller can write a text that is to be spoken while it is written. Raises OverloadedError."""
@@ -197,7 +157,7 @@ class SpeechService:
             request = replace(request, voice=await self._voice(call, request))
             watch.voice_ready()
             first_audio: FirstAudio | None = None
-            told = self._chunks(call, request, record, streamed, spending)
+            told = self._speaker.chunks(call, request, record, spending, self.args, realtime=listening is not None)
             chunks = await stack.enter_async_context(aclosing(told))
             async for chunk in chunks:
                 audio_s = len(chunk.samples) / self.sample_rate
@@ -210,83 +170,6 @@ class SpeechService:
                     yield replace(chunk, first_audio=first_audio)
                 else:
                     yield chunk
-
-    def _chunks(
-        self, call: SpeakCall, request: SpeechRequest, record: RequestRecord, streamed: bool, spending: Spending
-    ) -> AsyncGenerator[SpeechChunk, None]:
-        realtime = call.realtime and streamed
-        plan = partial(
-            SegmentPlayer,
-            playback=self.args.playback,
-            sample_rate=self.sample_rate,
-            realtime=realtime,
-            pause_s=self.args.playback.pause_s if call.pause_s is None else call.pause_s,
-            resume=call.resume,
-        )
-        if isinstance(call.text, str):
-            planned = self._planner.utterances(request)
-            wanted = (utterance for utterance in planned if utterance.index >= call.resume.segment)
-            return self._speak_complete(wanted, record, plan)
-        return self._speak_growing(request, record, self._pieces(call.text, spending), plan)
-
-    async def _speak_complete(
-        self, utterances: Iterator[Utterance], record: RequestRecord, plan: Callable[..., SegmentPlayer]
-    ) -> AsyncGenerator[SpeechChunk, None]:
-        async def next_utterance() -> Utterance | None:
-            return await asyncio.get_running_loop().run_in_executor(self._text_thread, next, utterances, None)
-
-        def start(utterance: Utterance, lead_s: float) -> AsyncGenerator[AudioHop, None]:
-            task = UtteranceTask(record.request_id, utterance, lead_s)
-            return self._admission.made(self._audio_of(task, record))
-
-        async with aclosing(plan(next_utterance, start).play()) as chunks:
-            async for chunk in chunks:
-                yield chunk
-
-    async def _speak_growing(
-        self,
-        request: SpeechRequest,
-        record: RequestRecord,
-        pieces: AsyncIterator[str],
-        plan: Callable[..., SegmentPlayer],
-    ) -> AsyncGenerator[SpeechChunk, None]:
-        assert self._texts is not None
-        make = partial(self._planner.streamed_utterance, request)
-        make(0)
-
-        async with StreamedUtterances(
-            pieces,
-            self._planner.streamed(request),
-            make,
-            self._texts,
-            self._text_thread,
-            self.args.limits.max_text_chars,
-        ) as utterances:
-
-            def start(
-                utterance: Utterance, lead_s: float, source: TextSource, text_age_s: Callable[[], float]
-            ) -> AsyncGenerator[AudioHop, None]:
-                task = UtteranceTask(record.request_id, utterance, lead_s, text=source)
-                hops = self._audio_of(task, record, text_age_s)
-                # How fast it is made says something of the stages only where none of it waits for text.
-                return self._admission.made(hops) if utterances.complete(utterance) else hops
-
-            player = plan(utterances.next_utterance, partial(utterances.audio, start), ready=lambda: utterances.ready)
-            async with aclosing(player.play()) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-
-    def _audio_of(
-        self, task: UtteranceTask, record: RequestRecord, text_age_s: Callable[[], float] = lambda: math.inf
-    ) -> AsyncGenerator[AudioHop, None]:
-        hops = audio_of(task, self._vocoder, self.args.playback, text_age_s, on_replay=record.replayed)
-        return record.watch.listen(hops)
-
-    async def _pieces(self, source: TextSource, spending: Spending) -> AsyncIterator[str]:
-        async for piece in self._reader.pieces(source, self.args.lm.text_idle_timeout_s):
-            assert isinstance(piece, str)
-            spending.characters += len(piece)
-            yield piece
 
     async def _voice(self, call: SpeakCall, request: SpeechRequest) -> VoicePrompt:
         if call.prompt_audio is None:
@@ -307,17 +190,7 @@ class SpeechService:
 
     async def stage_infos(self) -> dict[str, StageInfo | None]:
         """What each stage says of itself; None where none answers in time."""
-
-        async def ask(handle: DeploymentHandle) -> StageInfo | None:
-            try:
-                async with asyncio.timeout(_INFO_TIMEOUT_S):
-                    info: StageInfo = await handle.info.remote()
-                    return info
-            except Exception:  # noqa: BLE001 - whatever is wrong with a stage, health says that it is
-                return None
-
-        infos = await asyncio.gather(*(ask(handle) for handle in self._stages.values()))
-        return dict(zip(self._stages, infos, strict=True))
+        return await infos_of(self._stages)
 
     async def stages_without_replica(self) -> tuple[str, ...]:
         """Names of the stages of which no replica is ready to serve, or of all when nobody can tell."""
