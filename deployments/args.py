@@ -206,6 +206,30 @@ class AdmissionArgs(_Args):
     )
 
 
+class VoicesArgs(_Args):
+    """Voices that callers save, see docs/voices.md."""
+
+    url: str | None = Field(
+        default=None,
+        description="folder (a path, or an fsspec URL as s3://bucket/voices) that all nodes reach; null: none are saved",
+    )
+    max_voices: int = Field(default=1000, ge=0, description="saved voices altogether")
+    max_per_key: int = Field(default=100, ge=0, description="private voices of one API key")
+    cache_bytes: int = Field(default=64 * 2**20, ge=0, description="voices that an ingress replica keeps in memory")
+    look_every_s: float = Field(
+        default=0.5,
+        ge=0,
+        description="how old the list may be that a known voice is taken from; unknown ones: not at all",
+    )
+    timeout_s: float = Field(
+        default=5.0, gt=0, description="the store must answer within this; known voices are served without it"
+    )
+
+    def place(self) -> str | None:
+        """The URL; a relative path is of the project's folder, whatever process asks."""
+        return self.url if self.url is None or "://" in self.url else str(_PROJECT / self.url)
+
+
 class SecurityArgs(_Args):
     """Who may use the service, see docs/security.md. Nothing is asked of anybody by default."""
 
@@ -258,6 +282,7 @@ class AppArgs(_Args):
     playback: PlaybackArgs = PlaybackArgs()
     admission: AdmissionArgs = AdmissionArgs()
     security: SecurityArgs = SecurityArgs()
+    voices: VoicesArgs = VoicesArgs()
 
     def model_source(self) -> str:
         """The model with a relative folder resolved against the project, so that every process finds it."""

@@ -64,10 +64,9 @@ def _check_voice(call: SpeakCall, voices: VoiceRegistry) -> None:
     if call.voice is not None and call.prompt_audio is not None:
         raise InputError("voice", "both a voice name and prompt audio were given", "one of the two")
     if call.voice is None and call.prompt_audio is None:
-        names = ", ".join(info.name for info in voices.infos(call.caller))
-        raise InputError("voice", "no voice was given", f"prompt audio, or one of: {names}")
+        raise InputError("voice", "no voice was given", f"prompt audio, or one of: {voices.names(call.caller)}")
     if call.voice is not None:
-        voices.get(call.voice, call.caller)
+        voices.check(call.voice, call.caller)
     if call.prompt_audio is None and call.prompt_text.strip():
         raise InputError("prompt_text", "was given without prompt audio", "with prompt_audio only")
     if call.prompt_audio is not None and call.mode is Mode.ZERO_SHOT and not call.prompt_text.strip():

@@ -28,9 +28,10 @@ from deployments.ingress.official import official_routes
 from deployments.ingress.service import SpeechService
 from deployments.ingress.speech import REQUEST_ID, speech_routes
 from deployments.ingress.status import status_routes
+from deployments.ingress.voice_routes import voice_routes
 from deployments.live_args import LiveArgs
 from deployments.mailbox import TextSource
-from deployments.messages import SpeakCall, SpeechChunk, StageInfo, VoiceInfo
+from deployments.messages import NewVoice, SpeakCall, SpeechChunk, StageInfo, VoiceDetails, VoiceInfo
 from deployments.quotas.holder import QuotaHolder
 from deployments.text_source import MailboxOwner
 
@@ -103,7 +104,20 @@ class Ingress:
         return {"waiting": float(self._service.waiting)}
 
     async def voices(self) -> list[VoiceInfo]:
+        await self._service.voices.look()
         return self._service.voices.infos()
+
+    async def add_voice(self, new: NewVoice) -> VoiceDetails:
+        """Save a voice. Raises InputError and VoiceRefusedError."""
+        return await self._service.voice_keeper.add(new)
+
+    async def voice(self, name: str) -> VoiceDetails:
+        """All that is told of a voice. Raises VoiceRefusedError."""
+        return await self._service.voice_keeper.details(name)
+
+    async def remove_voice(self, name: str) -> str:
+        """Remove a saved voice that everybody shares. Raises VoiceRefusedError."""
+        return await self._service.voice_keeper.remove(name)
 
     async def sample_rate(self) -> int:
         return self._service.sample_rate
@@ -129,6 +143,7 @@ def make_api(service: SpeechService, keys: KeyRing | None = None) -> FastAPI:
     api.include_router(speech_routes(service))
     api.include_router(live_routes(service))
     api.include_router(official_routes(service))
+    api.include_router(voice_routes(service))
     api.include_router(status_routes(service))
 
     async def failed(_request: Request, error: Exception) -> JSONResponse:

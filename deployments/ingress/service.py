@@ -27,11 +27,12 @@ from cosyvoice_core.voice.encoder import EncodedVoice
 from cosyvoice_core.voice.saved import load_saved_voices
 from deployments.args import AppArgs
 from deployments.ingress.admission.admission import Admission, Listening
-from deployments.ingress.callers import ANYONE
+from deployments.ingress.callers import ANYONE, Caller
 from deployments.ingress.checks import checked_request
 from deployments.ingress.readiness import StageStates, infos_of, replicas_of_this_application
 from deployments.ingress.request_record import RequestRecord, delivery_of
 from deployments.ingress.speaking import Speaker
+from deployments.ingress.voice_keeper import VoiceKeeper
 from deployments.ingress.voices import VoiceRegistry
 from deployments.mailbox import TextSource
 from deployments.messages import FirstAudio, SpeakCall, SpeechChunk, StageInfo
@@ -40,6 +41,8 @@ from deployments.quotas.holder import QuotaHolder
 from deployments.stage import answer_of
 from deployments.text_source import MailboxOwner, TextReader
 from deployments.timing import RequestWatch
+from deployments.voices.catalogue import Catalogue
+from deployments.voices.store import VoiceStore
 
 
 class SpeechService:
@@ -66,7 +69,10 @@ class SpeechService:
         self.sample_rate = config.sample_rate
         self.token_rate = config.token_rate
         self._tokenizer = tokenizer
-        self.voices = VoiceRegistry(voices, config.token_rate)
+        place = args.voices.place()
+        saved_voices = None if place is None else Catalogue(VoiceStore(place, config.flow), args.voices)
+        self.voices = VoiceRegistry(voices, config.token_rate, saved_voices)
+        self.voice_keeper = VoiceKeeper(self.voices, args.voices, self._new_voice)
         self._text = text
         self._planner = UtterancePlanner(
             text, config.lm, args.streamed.limits(), args.hops.alignment(config.flow.chunk_tokens)
@@ -104,6 +110,11 @@ class SpeechService:
     def waiting(self) -> int:
         """Calls that are not admitted yet."""
         return self._admission.waiting
+
+    async def look_for_voice(self, call: SpeakCall) -> None:
+        """What `request_of` says of the call's voice holds now. Raises VoiceRefusedError when that cannot be told."""
+        if call.voice is not None:
+            await self.voices.look(call.voice, call.caller)
 
     def request_of(self, call: SpeakCall, *, streamed: bool) -> SpeechRequest:
         """The request but for its voice. Raises InputError for whatever can be told before any stage works."""
@@ -144,6 +155,7 @@ class SpeechService:
             if isinstance(call.text, TextSource):
                 # Also where nobody comes to read it: refused, or left while it waited.
                 stack.callback(self._reader.drop, call.text)
+            await self.look_for_voice(call)
             request = self.request_of(call, streamed=streamed)
             known = len(call.text) if isinstance(call.text, str) else 0
             spending = await stack.enter_async_context(self._quotas.stream(call.caller, known))
@@ -174,19 +186,28 @@ class SpeechService:
     async def _voice(self, call: SpeakCall, request: SpeechRequest) -> VoicePrompt:
         if call.prompt_audio is None:
             assert call.voice is not None
-            return self.voices.get(call.voice, call.caller)
-        loop = asyncio.get_running_loop()
+            return await self.voices.prompt(call.voice, call.caller)
         if isinstance(call.text, str):
             # A text without words is not worth the models that read a voice.
-            await loop.run_in_executor(self._text_thread, partial(self._planner.check_text, request))
+            check = partial(self._planner.check_text, request)
+            await asyncio.get_running_loop().run_in_executor(self._text_thread, check)
+        return (await self._encoded(call.prompt_audio, call.prompt_text)).prompt
+
+    async def _new_voice(self, audio: bytes, transcript: str, caller: Caller) -> EncodedVoice:
+        """Counts as a request of the caller's."""
+        async with self._quotas.stream(caller, 0):
+            return await self._encoded(audio, transcript)
+
+    async def _encoded(self, audio: bytes, prompt_text: str) -> EncodedVoice:
         encoder, playback = self._stages["VoiceEncoder"], self.args.playback
-        encoded: EncodedVoice = await answer_of(encoder, "encode", call.prompt_audio, playback=playback)
-        if not call.prompt_text.strip():
-            return encoded.prompt
-        transcript, ids = await loop.run_in_executor(
-            self._text_thread, partial(self._planner.transcript, call.prompt_text)
+        encoded: EncodedVoice = await answer_of(encoder, "encode", audio, playback=playback)
+        if not prompt_text.strip():
+            return encoded
+        transcript, ids = await asyncio.get_running_loop().run_in_executor(
+            self._text_thread, partial(self._planner.transcript, prompt_text)
         )
-        return replace(encoded.prompt, transcript=transcript, transcript_ids=np.asarray(ids, np.int32))
+        prompt = replace(encoded.prompt, transcript=transcript, transcript_ids=np.asarray(ids, np.int32))
+        return replace(encoded, prompt=prompt)
 
     async def stage_infos(self) -> dict[str, StageInfo | None]:
         """What each stage says of itself; None where none answers in time."""
