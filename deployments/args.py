@@ -211,7 +211,7 @@ class VoicesArgs(_Args):
 
     url: str | None = Field(
         default=None,
-        description="folder (a path, or an fsspec URL as s3://bucket/voices) that all nodes reach; null: none are saved",
+        description="folder (a path or fsspec URL, s3://bucket/voices) that all nodes reach; null: no voices are saved",
     )
     max_voices: int = Field(default=1000, ge=0, description="saved voices altogether")
     max_per_key: int = Field(default=100, ge=0, description="private voices of one API key")

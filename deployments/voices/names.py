@@ -22,6 +22,9 @@ MAX_CHARACTERS, MAX_BYTES = 64, 90
 ALLOWED = f"1 to {MAX_CHARACTERS} letters, digits, '-', '_' and '.', beginning with a letter or digit"
 
 _PUNCTUATION = frozenset("-_.")
+_SIGNS = frozenset(("Mn", "Mc"))
+"""Unicode categories of what stands on or beside a letter, such as the vowels of Hindi."""
+
 _FILE = re.compile(
     r"(?P<key>[a-z2-7]+)\.(?:(?P<version>[0-9a-f]{14})\.)?(?P<id>[0-9a-f]{20})\.(?P<kind>json|safetensors)"
 )
@@ -31,7 +34,7 @@ _LEFT_OVER = re.compile(r"tmp\.(?P<id>[0-9a-f]{20})")
 def check_name(name: str, field: str = "name") -> str:
     """A name that a voice may be given, without owner. Raises InputError naming `field`."""
     whole = unicodedata.is_normalized("NFKC", name)
-    letters = all(letter.isalnum() or unicodedata.category(letter) == "Mn" or letter in _PUNCTUATION for letter in name)
+    letters = all(letter.isalnum() or letter in _PUNCTUATION or unicodedata.category(letter) in _SIGNS for letter in name)
     fits = len(name) <= MAX_CHARACTERS and len(name.encode("utf-8", "replace")) <= MAX_BYTES
     if not (name[:1].isalnum() and letters and whole and fits):
         raise InputError(field, f"{name[:100]!r} is no name for a voice", ALLOWED)
