@@ -23,9 +23,11 @@ from ray.serve.handle import DeploymentHandle
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.inputs import FloatArray
 from deployments.mailbox import OverloadedError, TextSource
-from deployments.messages import FirstAudio, SpeakCall, SpeechChunk, StreamCutError, VoiceInfo, seeded
+from deployments.messages import FirstAudio, SpeakCall, SpeechChunk, StreamCutError, seeded
 from deployments.resuming import Resuming
 from deployments.text_source import TextWriter
+from deployments.voice_calls import VoiceCalls
+from deployments.voices.refusal import VoiceRefusedError
 
 DEFAULT_APP = "cosyvoice"
 _OPEN_TIMEOUT_S = 30
@@ -213,7 +215,7 @@ class WrittenSpeechStream(SpeechStream):
         self._stream.cancel()
 
 
-class CosyVoiceClient:
+class CosyVoiceClient(VoiceCalls):
     """Speaks through the running application; cheap to create, holds no state of its own."""
 
     def __init__(self, app_name: str = DEFAULT_APP, handle: DeploymentHandle | None = None) -> None:
@@ -227,7 +229,7 @@ class CosyVoiceClient:
                 # Of its own accord Serve would start a new, empty cluster here.
                 ray.init(address="auto", log_to_driver=False)
             handle = serve.get_app_handle(app_name)
-        self._handle = handle
+        super().__init__(handle)
 
     def speak(self, text: str, **options: Any) -> SpeechStream:
         """Start speaking; options are the fields of `SpeakCall` (voice, prompt_audio, seed, ...)."""
@@ -241,11 +243,6 @@ class CosyVoiceClient:
         """
         return WrittenSpeechStream(self._handle, pieces, options)
 
-    def voices(self) -> list[VoiceInfo]:
-        """Saved voices. Not for use inside an event loop."""
-        voices: list[VoiceInfo] = self._handle.voices.remote().result(timeout_s=30)
-        return voices
-
     def sample_rate(self) -> int:
         """Hz of all audio. Not for use inside an event loop."""
         rate: int = self._handle.sample_rate.remote().result(timeout_s=30)
@@ -253,4 +250,5 @@ class CosyVoiceClient:
 
 
 def _cause(error: RayTaskError) -> BaseException:
-    return error.cause if isinstance(error.cause, InputError | OverloadedError | StreamCutError) else error
+    of_ours = InputError | OverloadedError | StreamCutError | VoiceRefusedError
+    return error.cause if isinstance(error.cause, of_ours) else error

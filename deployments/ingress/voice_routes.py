@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import UploadFile
@@ -23,6 +24,8 @@ _PATH = "/v1/audio/voices"
 _AUDIO = ("audio", "audio_sample", "prompt_audio", "ref_audio")
 _SPELLINGS = {"prompt_text": "transcript", "ref_text": "transcript"}
 """Fields as other servers, and the speech route, have them."""
+
+_FLAVOURS: dict[str, Any] = {"enum": [flavour.value for flavour in Flavour]}
 
 
 class VoiceForm(BaseModel):
@@ -78,8 +81,12 @@ def voice_routes(service: SpeechService) -> APIRouter:
         response_class=Response,
         responses={200: {"content": {"application/octet-stream": {}}, "description": "a file that CosyVoice reads"}},
     )
-    async def export(request: Request, name: str, flavour: Flavour = Flavour.ORIGINAL) -> Response:
-        data = await keeper.exported(name, flavour, caller_of(request))
+    async def export(
+        request: Request, name: str, flavour: Annotated[str, Query(json_schema_extra=_FLAVOURS)] = Flavour.ORIGINAL
+    ) -> Response:
+        if flavour not in set(Flavour):
+            raise InputError("flavour", f"{flavour!r} is unknown", ", ".join(Flavour))
+        data = await keeper.exported(name, Flavour(flavour), caller_of(request))
         disposition = f"attachment; filename*=UTF-8''{quote(name)}.pt"
         return Response(data, media_type="application/octet-stream", headers={"content-disposition": disposition})
 

@@ -34,7 +34,9 @@ _LEFT_OVER = re.compile(r"tmp\.(?P<id>[0-9a-f]{20})")
 def check_name(name: str, field: str = "name") -> str:
     """A name that a voice may be given, without owner. Raises InputError naming `field`."""
     whole = unicodedata.is_normalized("NFKC", name)
-    letters = all(letter.isalnum() or letter in _PUNCTUATION or unicodedata.category(letter) in _SIGNS for letter in name)
+    letters = all(
+        letter.isalnum() or letter in _PUNCTUATION or unicodedata.category(letter) in _SIGNS for letter in name
+    )
     fits = len(name) <= MAX_CHARACTERS and len(name.encode("utf-8", "replace")) <= MAX_BYTES
     if not (name[:1].isalnum() and letters and whole and fits):
         raise InputError(field, f"{name[:100]!r} is no name for a voice", ALLOWED)

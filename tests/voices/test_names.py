@@ -12,7 +12,9 @@ from cosyvoice_core.errors import InputError
 from deployments.voices.names import Entry, check_full_name, check_name, new_id, owner_of, read_entry, written_at
 
 
-@pytest.mark.parametrize("name", ["anna", "Anna-2", "demo_male", "v1.2", "中文女", "Zoë", "한국어", "हिन्दी", "7", "a" * 64])
+@pytest.mark.parametrize(
+    "name", ["anna", "Anna-2", "demo_male", "v1.2", "中文女", "Zoë", "한국어", "हिन्दी", "7", "a" * 64]
+)
 def test_names_of_any_script_are_names(name: str) -> None:
     assert check_name(name) == name
     assert check_full_name(name) == name
