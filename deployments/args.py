@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Literal
@@ -211,7 +212,7 @@ class VoicesArgs(_Args):
 
     url: str | None = Field(
         default=None,
-        description="folder (a path or fsspec URL, s3://bucket/voices) that all nodes reach; null: no voices are saved",
+        description="folder that all nodes reach, a path or fsspec URL; null: none. COSYVOICE_VOICES goes before it",
     )
     max_voices: int = Field(default=1000, ge=0, description="saved voices altogether")
     max_per_key: int = Field(default=100, ge=0, description="private voices of one API key")
@@ -226,8 +227,9 @@ class VoicesArgs(_Args):
     )
 
     def place(self) -> str | None:
-        """The URL; a relative path is of the project's folder, whatever process asks."""
-        return self.url if self.url is None or "://" in self.url else str(_PROJECT / self.url)
+        """COSYVOICE_VOICES, or the URL; a relative path is of the project's folder, whatever process asks."""
+        url = os.environ.get("COSYVOICE_VOICES") or self.url
+        return url if url is None or "://" in url else str(_PROJECT / url)
 
 
 class SecurityArgs(_Args):

@@ -48,7 +48,7 @@ class VoiceStore:
     """The voices of one folder. Raises VoiceRefusedError (UNAVAILABLE) from all methods when it cannot be reached."""
 
     def __init__(self, url: str, flow: FlowConfig, *, clock: Callable[[], float] = time.time) -> None:
-        """Raises VoiceRefusedError for a URL that cannot be used; a folder that is not there yet is made."""
+        """Raises VoiceRefusedError for a URL that no file system is known for. The folder need not be there yet."""
         self._flow = flow
         self._clock = clock
         with _reached():
@@ -56,7 +56,6 @@ class VoiceStore:
             protocols = {self._fs.protocol} if isinstance(self._fs.protocol, str) else set(self._fs.protocol)
             self._local = "file" in protocols
             self._renames = not protocols & _WHOLE_AT_ONCE
-            self._fs.makedirs(self._folder, exist_ok=True)
 
     def entries(self) -> dict[str, Entry]:
         """The latest version of each voice by name: one listing, no file is opened."""

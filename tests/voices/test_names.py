@@ -46,7 +46,7 @@ def test_the_owner_stands_before_the_colon() -> None:
     assert owner_of("anna") == ""
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(name=st.text(min_size=1, max_size=64), version=st.integers(0, 2**50))
 def test_whatever_is_a_name_has_files_of_plain_letters_that_tell_it(name: str, version: int) -> None:
     try:

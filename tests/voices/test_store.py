@@ -309,16 +309,18 @@ def test_tensors_that_do_not_fit_the_model_are_refused(tmp_path: Path, tensors: 
 
 def test_a_store_that_cannot_be_reached_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    for url in (str(tmp_path / "file" / "voices"), "nothing-such://x"):
+    with pytest.raises(VoiceRefusedError):
+        VoiceStore("nothing-such://x", FLOW)
+    store = VoiceStore(str(tmp_path / "file" / "voices"), FLOW)
+    for use in (store.entries, lambda: add(store, "anna"), lambda: store.remove("anna")):
         with pytest.raises(VoiceRefusedError) as caught:
-            VoiceStore(url, FLOW)
+            use()
         assert caught.value.reason is Reason.UNAVAILABLE
         assert str(tmp_path) not in str(caught.value)
 
 
-def test_a_folder_that_was_removed_is_an_empty_one_and_is_made_again(tmp_path: Path) -> None:
-    store = VoiceStore(str(tmp_path / "voices"), FLOW)
-    (tmp_path / "voices").rmdir()
+def test_a_folder_that_is_not_there_is_an_empty_one_until_it_is_made(tmp_path: Path) -> None:
+    store = VoiceStore(str(tmp_path / "a" / "voices"), FLOW)
     assert store.entries() == {}
     add(store, "anna")
     read(store, "anna")
