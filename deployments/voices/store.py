@@ -10,6 +10,7 @@ clear it away. Knows neither callers nor event loops.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import time
@@ -80,7 +81,12 @@ class VoiceStore:
             raise DamagedVoiceError(f"its tensors have {record.bytes} bytes, more than {MAX_TENSOR_BYTES}")
         with _reached():
             # A longer file than was written is not read to its end; its digest tells.
-            data: bytes = self._fs.cat_file(path, start=0, end=max(record.bytes, 1))
+            try:
+                data: bytes = self._fs.cat_file(path, start=0, end=max(record.bytes, 1))
+            except OSError as error:
+                if not _is_of_an_empty_file(error):
+                    raise
+                data = b""
         return read_tensors(data, record, self._flow)
 
     def put(self, record: VoiceRecord, prompt: VoicePrompt, *, overwrite: bool = False) -> Entry:
@@ -185,12 +191,17 @@ def _versions(files: Iterable[str], name: str) -> list[Entry]:
 
 def _record(entry: Entry, content: object) -> VoiceRecord | Exception:
     if isinstance(content, Exception):
-        return content
+        return DamagedVoiceError("its record is no JSON, it is empty") if _is_of_an_empty_file(content) else content
     assert isinstance(content, bytes)
     try:
         return read_record(content, entry.name)
     except DamagedVoiceError as error:
         return error
+
+
+def _is_of_an_empty_file(error: Exception) -> bool:
+    """Object stores have no part of nothing (HTTP 416), which fsspec gives this number."""
+    return isinstance(error, OSError) and error.errno == errno.EINVAL
 
 
 def _taken(name: str) -> VoiceRefusedError:
