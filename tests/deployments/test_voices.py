@@ -8,7 +8,7 @@ import functools
 import io
 import json
 import wave
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
@@ -50,6 +50,19 @@ TRANSCRIPT = (PROMPTS / "demo_deep.txt").read_text().strip()
 PATH = "/v1/audio/voices"
 
 
+class EncoderAnswer:
+    """Stands for Serve's stream of the one answer."""
+
+    def __init__(self, encode: Callable[[], EncodedVoice]) -> None:
+        self._encode = encode
+
+    async def __aiter__(self) -> AsyncIterator[EncodedVoice]:
+        yield await asyncio.to_thread(self._encode)
+
+    def cancel(self) -> None:
+        """There is nothing left to stop when it is asked for: the one answer came, or failed."""
+
+
 class EncoderHandle:
     """Stands for the handle of the VoiceEncoder deployment, which is another process; its model is the real one."""
 
@@ -60,9 +73,9 @@ class EncoderHandle:
     def options(self, **_options: Any) -> EncoderHandle:
         return self
 
-    async def remote(self, audio: bytes) -> EncodedVoice:
+    def remote(self, audio: bytes) -> EncoderAnswer:
         self.encoded += 1
-        return await asyncio.to_thread(self._model.encode, audio)
+        return EncoderAnswer(partial(self._model.encode, audio))
 
 
 @pytest.fixture(scope="module")
