@@ -112,10 +112,14 @@ class SpeechService:
         """Calls that are not admitted yet."""
         return self._admission.waiting
 
-    async def look_for_voice(self, call: SpeakCall) -> None:
-        """What `request_of` says of the call's voice holds now. Raises VoiceRefusedError when that cannot be told."""
-        if call.voice is not None:
-            await self.voices.look(call.voice, call.caller)
+    async def look_for_voices(self, *calls: SpeakCall) -> None:
+        """What `request_of` says of the voices of one caller's calls holds now.
+
+        Raises VoiceRefusedError when that cannot be told.
+        """
+        names = {call.voice for call in calls if call.voice is not None}
+        if names:
+            await self.voices.look(*names, caller=calls[0].caller)
 
     def request_of(self, call: SpeakCall, *, streamed: bool) -> SpeechRequest:
         """The request but for its voice. Raises InputError for whatever can be told before any stage works."""
@@ -156,7 +160,7 @@ class SpeechService:
             if isinstance(call.text, TextSource):
                 # Also where nobody comes to read it: refused, or left while it waited.
                 stack.callback(self._reader.drop, call.text)
-            await self.look_for_voice(call)
+            await self.look_for_voices(call)
             request = self.request_of(call, streamed=streamed)
             known = len(call.text) if isinstance(call.text, str) else 0
             spending = await stack.enter_async_context(self._quotas.stream(call.caller, known))

@@ -31,15 +31,15 @@ class VoiceRegistry:
         """Nobody can change these."""
         return self._voices
 
-    async def look(self, name: str | None = None, caller: Caller = ANYONE) -> None:
+    async def look(self, *names: str, caller: Caller = ANYONE) -> None:
         """Learn what was saved elsewhere; what else is asked here tells of the latest look.
 
-        The store is not asked for a name of the model's. Raises VoiceRefusedError for a name that is not known when the
-        store does not answer.
+        The store is not asked for names of the model's. Raises VoiceRefusedError when one of the names is not known and
+        the store does not answer.
         """
-        if self.catalogue is None or (name in self._voices and caller == ANYONE):
+        if self.catalogue is None or (names and caller == ANYONE and all(name in self._voices for name in names)):
             return
-        if name is None or self._full_name(name, caller) is not None:
+        if all(self._full_name(name, caller) is not None for name in names):
             await self.catalogue.look()
         else:
             await self.catalogue.look_now()

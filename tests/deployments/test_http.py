@@ -43,7 +43,7 @@ class SilentStages(SpeechService):
     async def speak(
         self, call: SpeakCall, request_id: str, *, streamed: bool = True
     ) -> AsyncGenerator[SpeechChunk, None]:
-        await self.look_for_voice(call)
+        await self.look_for_voices(call)
         self.request_of(call, streamed=streamed)
         self.calls.append(call)
         self.open += 1

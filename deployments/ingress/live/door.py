@@ -112,7 +112,7 @@ class Connection:
             raise InputError("context_id", f"context {start.context_id!r} is open already", "another name")
         if len(self._contexts) >= most:
             raise InputError("context_id", f"{most} contexts are open already", f"at most {most} on one connection")
-        await self._service.look_for_voice(start.call_for("").by(self._caller))
+        await self._service.look_for_voices(start.call_for("").by(self._caller))
         self._contexts[start.context_id] = Context(
             self._service, start, start.request_id or uuid.uuid4().hex, self._send, self._caller
         )
