@@ -14,7 +14,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fsspec.core import url_to_fs
@@ -52,15 +52,22 @@ class VoiceStore:
         """Raises VoiceRefusedError for a URL that no file system is known for. The folder need not be there yet."""
         self._flow = flow
         self._clock = clock
+        # Most listings are as the last one was, and need not be read name by name.
+        self._seen: tuple[list[str], dict[str, Entry]] = ([], {})
         with _reached():
             self._fs, self._folder = url_to_fs(url, use_listings_cache=False)
             protocols = {self._fs.protocol} if isinstance(self._fs.protocol, str) else set(self._fs.protocol)
             self._local = "file" in protocols
             self._renames = not protocols & _WHOLE_AT_ONCE
 
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> Mapping[str, Entry]:
         """The latest version of each voice by name: one listing, no file is opened."""
-        return _latest(self._files())
+        files = self._files()
+        before, entries = self._seen
+        if files != before:
+            entries = _latest(files)
+            self._seen = (files, entries)
+        return entries
 
     def records(self, entries: Sequence[Entry]) -> dict[Entry, VoiceRecord | Exception]:
         """Records of entries, together where the file system can; what one of them cannot be read for is its value.
@@ -132,7 +139,7 @@ class VoiceStore:
             except FileNotFoundError:
                 # Object stores have no empty folders.
                 return []
-        return [str(path).rsplit("/", 1)[-1] for path in paths]
+        return sorted(str(path).rsplit("/", 1)[-1] for path in paths)
 
     def _write(self, file: str, data: bytes) -> None:
         place = self._path(file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ class WatchedStore(VoiceStore):
         self.asked, self.answers = threading.Event(), threading.Event()
         self.answers.set()
 
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> Mapping[str, Entry]:
         self.listings += 1
         self.asked.set()
         self.answers.wait(60)
