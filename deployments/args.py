@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Literal
@@ -18,6 +17,7 @@ from cosyvoice_core.text.split import SplitLimits
 from cosyvoice_core.voice.alignment import ChunkAlignment
 from deployments.pulse import EVERY_S
 from deployments.speech_lm.vllm_args import VllmArgs
+from deployments.voices.args import VoicesArgs
 
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["float32", "bfloat16", "float16"]
@@ -211,31 +211,6 @@ class AdmissionArgs(_Args):
     max_files: int = Field(
         default=8, ge=1, description="answers at once that nobody hears while they are made (whole, or realtime=false)"
     )
-
-
-class VoicesArgs(_Args):
-    """Voices that callers save, see docs/voices.md."""
-
-    url: str | None = Field(
-        default=None,
-        description="folder that all nodes reach, a path or fsspec URL; null: none. COSYVOICE_VOICES goes before it",
-    )
-    max_voices: int = Field(default=1000, ge=0, description="saved voices altogether")
-    max_per_key: int = Field(default=100, ge=0, description="private voices of one API key")
-    cache_bytes: int = Field(default=64 * 2**20, ge=0, description="voices that an ingress replica keeps in memory")
-    look_every_s: float = Field(
-        default=0.5,
-        ge=0,
-        description="how old the list may be that a known voice is taken from; unknown ones: not at all",
-    )
-    timeout_s: float = Field(
-        default=5.0, gt=0, description="the store must answer within this; known voices are served without it"
-    )
-
-    def place(self) -> str | None:
-        """COSYVOICE_VOICES, or the URL; a relative path is of the project's folder, whatever process asks."""
-        url = os.environ.get("COSYVOICE_VOICES") or self.url
-        return url if url is None or "://" in url else str(_PROJECT / url)
 
 
 class SecurityArgs(_Args):

@@ -10,7 +10,7 @@ from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 
 from cosyvoice_core.errors import InputError
-from deployments.messages import NewVoice, VoiceDetails, VoiceInfo
+from deployments.voices.messages import NewVoice, VoiceDetails, VoiceInfo
 from deployments.voices.refusal import VoiceRefusedError
 
 _TIMEOUT_S = 120

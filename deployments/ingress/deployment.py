@@ -31,9 +31,10 @@ from deployments.ingress.status import status_routes
 from deployments.ingress.voice_routes import voice_routes
 from deployments.live_args import LiveArgs
 from deployments.mailbox import TextSource
-from deployments.messages import NewVoice, SpeakCall, SpeechChunk, StageInfo, VoiceDetails, VoiceInfo
+from deployments.messages import SpeakCall, SpeechChunk, StageInfo
 from deployments.quotas.holder import QuotaHolder
 from deployments.text_source import MailboxOwner
+from deployments.voices.messages import NewVoice, VoiceDetails, VoiceInfo
 
 logger = logging.getLogger("ray.serve")
 

@@ -15,11 +15,11 @@ from cosyvoice_core.inputs import VoicePrompt
 from cosyvoice_core.voice.encoder import PROMPT_FIELD, EncodedVoice
 from cosyvoice_core.voice.quality import QualityReport
 from cosyvoice_core.voice.saved import Flavour, dumped_voices
-from deployments.args import VoicesArgs
 from deployments.ingress.callers import ANYONE, NAMESPACE, Caller
 from deployments.ingress.voices import VoiceRegistry
-from deployments.messages import NewVoice, VoiceDetails
+from deployments.voices.args import VoicesArgs
 from deployments.voices.catalogue import Catalogue
+from deployments.voices.messages import NewVoice, VoiceDetails
 from deployments.voices.names import check_full_name, owner_of
 from deployments.voices.record import MAX_CONSENT_CHARS, MAX_TRANSCRIPT_CHARS, Quality, VoiceRecord, new_record
 from deployments.voices.refusal import Reason, VoiceRefusedError

@@ -14,14 +14,14 @@ from starlette.datastructures import UploadFile
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.voice.saved import Flavour
 from deployments.ingress.authentication import caller_of
-from deployments.ingress.body import PROMPT_AUDIO
 from deployments.ingress.service import SpeechService
-from deployments.messages import NewVoice, VoiceDetails, VoiceInfo
+from deployments.voices.messages import NewVoice, VoiceDetails, VoiceInfo
 from deployments.voices.names import ALLOWED
 from deployments.voices.record import MAX_CONSENT_CHARS, MAX_TRANSCRIPT_CHARS
 
 _PATH = "/v1/audio/voices"
 _AUDIO = ("audio", "audio_sample", "prompt_audio", "ref_audio")
+_RECORDING = "0.5 to 30 s of speech as WAV, FLAC, MP3, OGG or M4A"
 _SPELLINGS = {"prompt_text": "transcript", "ref_text": "transcript"}
 """Fields as other servers, and the speech route, have them."""
 
@@ -110,7 +110,7 @@ async def _read(request: Request) -> tuple[VoiceForm, bytes]:
             else:
                 fields[name] = value
     if audio is None:
-        raise InputError("audio", "is missing", PROMPT_AUDIO)
+        raise InputError("audio", "is missing", _RECORDING)
     return VoiceForm.model_validate(fields), audio
 
 
@@ -125,6 +125,6 @@ def _details(details: VoiceDetails) -> dict[str, object]:
 
 def _form_schema() -> dict[str, object]:
     schema = VoiceForm.model_json_schema()
-    schema["properties"]["audio"] = {"type": "string", "format": "binary", "description": PROMPT_AUDIO}
+    schema["properties"]["audio"] = {"type": "string", "format": "binary", "description": _RECORDING}
     schema["required"] = [*schema["required"], "audio"]
     return schema

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.inputs import Mode, VoicePrompt
 from deployments.ingress.callers import ANYONE, NAMESPACE, Caller
-from deployments.messages import VoiceInfo
 from deployments.voices.catalogue import Catalogue, Listed
+from deployments.voices.messages import VoiceInfo
 from deployments.voices.record import VoiceRecord, created_at
 from deployments.voices.refusal import Reason, VoiceRefusedError
 

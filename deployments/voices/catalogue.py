@@ -19,7 +19,7 @@ from functools import partial
 from typing import TypeVar
 
 from cosyvoice_core.inputs import VoicePrompt
-from deployments.args import VoicesArgs
+from deployments.voices.args import VoicesArgs
 from deployments.voices.names import Entry
 from deployments.voices.record import DamagedVoiceError, VoiceRecord, created_at
 from deployments.voices.refusal import Reason, VoiceRefusedError

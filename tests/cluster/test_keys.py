@@ -19,11 +19,12 @@ from ray import serve
 from ray.util import list_named_actors
 
 from deployments.app import quotas
-from deployments.args import AppArgs, SecurityArgs, VoicesArgs
+from deployments.args import AppArgs, SecurityArgs
 from deployments.ingress.callers import Caller
 from deployments.ingress.deployment import Ingress
 from deployments.ingress.keys import hash_of, new_key
 from deployments.local import LocalService
+from deployments.voices.args import VoicesArgs
 
 APP = "keyed"
 KEY = new_key()

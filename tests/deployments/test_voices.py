@@ -25,13 +25,14 @@ from cosyvoice_core.config import FlowConfig
 from cosyvoice_core.voice.encoder import EncodedVoice
 from cosyvoice_core.voice.encoder import VoiceEncoder as VoiceEncoderModel
 from cosyvoice_core.voice.saved import load_saved_voices
-from deployments.args import AppArgs, VoicesArgs
+from deployments.args import AppArgs
 from deployments.ingress.callers import ANYONE, Caller
 from deployments.ingress.deployment import make_api
 from deployments.ingress.keys import KeyRing, hash_of, new_key
 from deployments.ingress.voice_keeper import VoiceKeeper
 from deployments.ingress.voices import VoiceRegistry
 from deployments.messages import SpeakCall
+from deployments.voices.args import VoicesArgs
 from deployments.voices.catalogue import Catalogue
 from deployments.voices.store import VoiceStore
 from tests.deployments.test_http import SilentStages, refusal, speak

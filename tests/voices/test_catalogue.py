@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cosyvoice_core.config import FlowConfig
-from deployments.args import VoicesArgs
+from deployments.voices.args import VoicesArgs
 from deployments.voices.catalogue import Catalogue
 from deployments.voices.names import Entry
 from deployments.voices.record import new_record
