@@ -180,15 +180,15 @@ class UtterancePlanner:
         )
 
     def conversion(
-        self, source_tokens: IntArray, voice: VoicePrompt, *, seed: int = 0, speed: float = 1.0
+        self, source_tokens: IntArray, voice: VoicePrompt, *, seed: int = 0, speed: float = 1.0, index: int = 0
     ) -> Utterance:
-        """The utterance of a voice conversion: tokens of the source spoken in `voice`."""
+        """An utterance of a voice conversion: tokens of piece number `index` of the source, spoken in `voice`."""
         inputs = utterance_inputs(
             Mode.CONVERSION, text_ids=np.zeros(0, np.int32), voice=voice, source_tokens=source_tokens
         )
         count = len(source_tokens)
         return Utterance(
-            0, "", self._aligned(inputs), segment_seed(seed, 0), speed, False, self._lm.sampling, count, count
+            index, "", self._aligned(inputs), segment_seed(seed, index), speed, False, self._lm.sampling, count, count
         )
 
     def transcript(self, text: str) -> tuple[str, IntArray]:
