@@ -1,4 +1,7 @@
-"""VoiceEncoder: prompt audio to what the model keeps of a voice, once per distinct audio."""
+"""VoiceEncoder: prompt audio to what the model keeps of a voice, once per distinct audio.
+
+Its answers come as streams of one, for their signs of life while they are made (`deployments.pulse`).
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from deployments.args import AppArgs
 from deployments.compute import ComputeThread, ListenerClock
 from deployments.live_args import LiveArgs
 from deployments.messages import SourceTokens, StageInfo
+from deployments.pulse import pulsing
 from deployments.stage import OpenCalls
 
 
@@ -45,17 +49,20 @@ class VoiceEncoder:
         self._known_bytes = 0
         self._running: dict[str, asyncio.Task[EncodedVoice]] = {}
 
-    async def encode(self, audio: bytes) -> EncodedVoice:
+    @pulsing
+    async def encode(self, audio: bytes) -> AsyncIterator[EncodedVoice]:
         """Features and quality of prompt audio in any supported container; raises InputError for what is unusable."""
         key = hashlib.sha256(audio).hexdigest()
         if key in self._known:
             self._known.move_to_end(key)
-            return self._known[key]
+            yield self._known[key]
+            return
         if key not in self._running:
             self._running[key] = asyncio.create_task(self._encode(key, audio))
         # A caller that leaves must not take the computation from the others who wait for it.
-        return await asyncio.shield(self._running[key])
+        yield await asyncio.shield(self._running[key])
 
+    @pulsing
     async def source_tokens(self, audio: bytes, first: int = 0) -> AsyncIterator[SourceTokens]:
         """Speech tokens of audio whose words are to be spoken in another voice, from piece number `first` on.
 

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from grpc.aio import AioRpcError
 from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 
@@ -27,13 +26,15 @@ async def source_tokens(
     failures = 0
     while True:
         try:
-            async with hops_of(SourceTokens, encoder, "source_tokens", recording.audio, first) as pieces:
+            silence_s = playback.silence_timeout_s
+            asked = hops_of(SourceTokens, encoder, "source_tokens", recording.audio, first, silence_s=silence_s)
+            async with asked as pieces:
                 async for piece in pieces:
                     failures = 0
                     first += 1
                     yield piece.ids
             return
-        except (RayActorError, AioRpcError, StreamCutError):
+        except (RayActorError, StreamCutError):
             failures += 1
             if failures > playback.max_replays:
                 raise

@@ -4,7 +4,7 @@ what the ingress asks of them and makes of their answers."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
@@ -29,15 +29,14 @@ def sound_of(utterance: Utterance) -> np.ndarray:
 
 
 class _Stream:
-    def __init__(self, items: AsyncIterator[Any], closed: Callable[[], None]) -> None:
+    def __init__(self, items: AsyncIterator[Any]) -> None:
         self._items = items
-        self._closed = closed
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self._items
 
     def cancel(self) -> None:
-        self._closed()
+        """Nothing runs that is not asked for."""
 
 
 class SpeakingVocoder:
@@ -52,7 +51,7 @@ class SpeakingVocoder:
 
     def remote(self, task: UtteranceTask) -> _Stream:
         self.tasks.append(task)
-        return _Stream(self._hops(task), lambda: None)
+        return _Stream(self._hops(task))
 
     async def _hops(self, task: UtteranceTask) -> AsyncIterator[AudioHop]:
         sound = sound_of(task.utterance)
@@ -78,16 +77,16 @@ class HearingEncoder:
 
     def remote(self, audio: bytes, first: int = 0) -> Any:
         if self._method == "encode":
-            return self._encode(audio)
+            return _Stream(self._encode(audio))
         self.sources.append(first)
-        return _Stream(self._tokens(audio, first), lambda: None)
+        return _Stream(self._tokens(audio, first))
 
-    async def _encode(self, audio: bytes) -> EncodedVoice:
+    async def _encode(self, audio: bytes) -> AsyncIterator[EncodedVoice]:
         self.encoded.append(audio)
         if audio == b"noise":
             raise InputError("prompt_audio", "not a known audio format", "WAV")
         prompt = VoicePrompt(np.ones(192, np.float32), np.ones(25, np.int32), np.zeros((50, 80), np.float32))
-        return EncodedVoice(prompt, QualityReport(1.0, -20.0, 0.0, 0.0, 40.0))
+        yield EncodedVoice(prompt, QualityReport(1.0, -20.0, 0.0, 0.0, 40.0))
 
     async def _tokens(self, audio: bytes, first: int) -> AsyncIterator[SourceTokens]:
         if audio == b"noise":
