@@ -192,15 +192,14 @@ class PlaybackArgs(_Args):
         default=60.0, ge=0, description="a file is computed like audio that a listener needs so much later"
     )
     script_look_ahead: int = Field(
-        default=3, ge=0, description="segments of a script synthesised ahead of the one that is sent"
-    )
-    script_queued_s: float = Field(
-        default=120.0, gt=0, description="no further one is started while so much audio of those waits"
+        default=3,
+        ge=0,
+        description="segments of a script synthesised ahead of the one that is sent; each holds 64 s (6 MB) at most",
     )
     script_run_ahead_s: float = Field(
         default=3600.0,
         gt=0,
-        description="nor while a listener in real time would be this far behind: bounds what the "
+        description="and no new one starts while a listener in real time would be this far behind: bounds what the "
         "proxy holds for a reader who does not read",
     )
 

@@ -32,14 +32,12 @@ class _Segment:
         self.index = utterance.index
         self.text = utterance.text
         self.speed = utterance.speed
-        self.waiting_samples = 0
         self._hops: asyncio.Queue[AudioHop | BaseException] = asyncio.Queue()
         self._task = asyncio.create_task(self._fill(hops))
 
     async def _fill(self, hops: AsyncGenerator[AudioHop, None]) -> None:
         try:
             async for hop in hops:
-                self.waiting_samples += len(hop.samples)
                 self._hops.put_nowait(hop)
         except asyncio.CancelledError:
             # Whoever plays this segment has gone, or else must not wait for it for ever.
@@ -57,7 +55,6 @@ class _Segment:
             if isinstance(hop, BaseException):
                 raise hop
             last = hop.last
-            self.waiting_samples -= len(hop.samples)
             yield hop
 
     def cancel(self) -> None:
@@ -72,14 +69,12 @@ class _Segment:
 class Pace:
     """How far ahead of what is heard an answer is made.
 
-    look_ahead: segments at most beyond the one that is heard; queued_s: no further one is started while so many seconds
-    of those are made already; run_ahead_s: nor while a listener in real time would be this far behind; lead_s: seconds
-    that others, who need their audio sooner, go first.
+    look_ahead: segments at most beyond the one that is heard; run_ahead_s: no further one is started while a listener
+    in real time would be this far behind; lead_s: seconds that others, who need their audio sooner, go first.
     """
 
     look_ahead: int
     run_ahead_s: float = math.inf
-    queued_s: float = math.inf
     lead_s: float = 0.0
 
     @classmethod
@@ -95,12 +90,7 @@ class Pace:
     @classmethod
     def script(cls, args: PlaybackArgs) -> Pace:
         """Of many lines that are not heard while they are made."""
-        return cls(
-            args.script_look_ahead,
-            run_ahead_s=args.script_run_ahead_s,
-            queued_s=args.script_queued_s,
-            lead_s=args.file_lead_s,
-        )
+        return cls(args.script_look_ahead, run_ahead_s=args.script_run_ahead_s, lead_s=args.file_lead_s)
 
 
 class SegmentPlayer:
@@ -190,7 +180,7 @@ class SegmentPlayer:
         return np.zeros(round(self._pause_s(segment.index) * self._sample_rate), np.float32)
 
     async def _look_ahead(self) -> None:
-        while self._may_look_ahead and self._ready():
+        while len(self._upcoming) < self._pace.look_ahead and self._overrun_s <= 0 and self._ready():
             segment = await self._open()
             if segment is None:
                 return
@@ -212,15 +202,6 @@ class SegmentPlayer:
             return None
         lead_s = max(self._clock.ahead_s, 0.0) + self._pace.lead_s
         return _Segment(utterance, self._start(utterance, lead_s))
-
-    @property
-    def _may_look_ahead(self) -> bool:
-        queued = sum(segment.waiting_samples for segment in self._upcoming)
-        return (
-            len(self._upcoming) < self._pace.look_ahead
-            and queued < self._pace.queued_s * self._sample_rate
-            and self._overrun_s <= 0
-        )
 
     @property
     def _overrun_s(self) -> float:

@@ -196,17 +196,6 @@ async def test_a_reader_who_stops_stops_the_work() -> None:
     assert heard[-1].line > 30 / line_s
 
 
-async def test_lines_that_wait_are_bounded_in_seconds(studio: Studio) -> None:
-    short = Studio(playback=PlaybackArgs(script_look_ahead=50, script_queued_s=12.0))
-    lines = tuple(SpeakCall(f"This is line number {n} of a very long script.", voice="demo_male") for n in range(100))
-    async with aclosing(short.service.read(ScriptCall(lines, seed=1), "id")) as chunks:
-        for _ in range(20):
-            await anext(chunks)
-            await settled(short)
-    line_s = len(sound_of(short.vocoder.tasks[0].utterance)) / RATE
-    assert 12 - line_s < short.vocoder.made_s - 20 <= 12 + 3 * line_s
-
-
 async def settled(studio: Studio) -> None:
     """Until nothing more is made."""
     made = -1.0
