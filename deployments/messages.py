@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from cosyvoice_core.inputs import FloatArray, IntArray, Mode
+from cosyvoice_core.text.script import Language
 from cosyvoice_core.utterance import MAX_SEED, Utterance, segment_seed
 from deployments.ingress.callers import ANYONE, Caller
 from deployments.mailbox import TextSource
@@ -156,7 +157,7 @@ class SpeakCall:
     takes the likeliest token always. realtime bounds how far the service runs ahead of a listener; without it a text is
     rendered as fast as it can be. Under load calls of higher priority are admitted first. The caller says which voices
     there are and which quotas it counts for. resume asks for the rest of an answer that was cut, by the same call with
-    the same seed.
+    the same seed. language: of the text, where its letters do not tell.
     """
 
     text: str | TextSource | Recording
@@ -170,6 +171,7 @@ class SpeakCall:
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     speed: float = 1.0
     lexicon: Mapping[str, str] = field(default_factory=dict)
+    language: Language | None = None
     realtime: bool = True
     pause_s: float | None = None
     priority: int = 0

@@ -46,6 +46,7 @@ def checked_request(
         greedy=call.greedy,
         sampling=call.sampling.over(sampling),
         lexicon=Lexicon.from_mapping(call.lexicon),
+        language=call.language,
     )
 
 

@@ -19,6 +19,7 @@ from pydantic import (
 
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.inputs import Mode
+from cosyvoice_core.text.script import Language
 from cosyvoice_core.utterance import MAX_SEED, MAX_SPEED, MIN_SPEED
 from deployments.ingress.framing import AudioForm, Format
 from deployments.mailbox import TextSource
@@ -61,6 +62,51 @@ Base64 = Annotated[
 ]
 
 
+# Nobody here reads Korean numbers: they are left to the model.
+_LANGUAGES = {
+    "auto": None,
+    "zh": Language.CHINESE,
+    "en": Language.ENGLISH,
+    "ja": Language.JAPANESE,
+    "ko": Language.OTHER,
+}
+_NAMES = {"chinese": "zh", "english": "en", "japanese": "ja", "korean": "ko"}
+
+
+def _code_of(language: object) -> object:
+    """Other servers take names, and regions behind codes ("zh-CN")."""
+    if not isinstance(language, str):
+        return language
+    code = language.lower().partition("-")[0]
+    return _NAMES.get(code, code)
+
+
+def _name_or_id(voice: object) -> object:
+    """OpenAI's clients write a voice of one's own as an object."""
+    return voice["id"] if isinstance(voice, dict) and set(voice) == {"id"} else voice
+
+
+_NAME = {"type": "string", "maxLength": 200}
+VoiceName = Annotated[
+    str,
+    Field(max_length=200),
+    BeforeValidator(_name_or_id),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                _NAME,
+                {
+                    "type": "object",
+                    "properties": {"id": _NAME},
+                    "required": ["id"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]
+
+
 class Body(BaseModel):
     """Anything that comes with a request."""
 
@@ -84,20 +130,12 @@ class SamplingBody(Body):
 class VoiceOptions(Body):
     """In which voice, how fast, by which seed."""
 
-    voice: Annotated[str, Field(max_length=200)] | None = Field(
-        default=None, description='name of a saved voice, or {"id": name}'
-    )
+    voice: VoiceName | None = Field(default=None, description='name of a saved voice, or {"id": name}')
     prompt_audio: Base64 | None = Field(
         default=None, validation_alias=either("prompt_audio"), description=f"extension: {PROMPT_AUDIO}, in base64"
     )
     speed: float = Field(default=1.0, ge=MIN_SPEED, le=MAX_SPEED, allow_inf_nan=False)
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="extension: same seed, same audio")
-
-    @field_validator("voice", mode="before")
-    @classmethod
-    def _name_or_id(cls, voice: object) -> object:
-        """OpenAI's clients write a voice of one's own as an object."""
-        return voice["id"] if isinstance(voice, dict) and set(voice) == {"id"} else voice
 
 
 class StyleOptions(VoiceOptions):
@@ -123,6 +161,12 @@ class StyleOptions(VoiceOptions):
     sampling: SamplingBody = Field(default_factory=SamplingBody, description="extension: how tokens are drawn")
     lexicon: dict[str, str] = Field(default_factory=dict, description="extension: word -> replacement")
 
+    language: Annotated[Literal["auto", "zh", "en", "ja", "ko"], BeforeValidator(_code_of)] = Field(
+        default="auto",
+        description="extension: of the text, where its letters do not tell: how numbers and signs are read; a code or "
+        "an English name",
+    )
+
     def call_for(self, text: str | TextSource) -> SpeakCall:
         """Raises InputError for a mode that speaks no text."""
         if self.mode is Mode.CONVERSION:
@@ -139,6 +183,7 @@ class StyleOptions(VoiceOptions):
             sampling=self.sampling.settings(),
             speed=self.speed,
             lexicon=self.lexicon,
+            language=_LANGUAGES[self.language],
         )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
-from typing import Annotated
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -15,7 +14,7 @@ from cosyvoice_core.errors import InputError
 from deployments.ingress.answering import AUDIO_ANSWER, answer, request_id_of
 from deployments.ingress.authentication import caller_of
 from deployments.ingress.body import read_json, resumed_where_cut
-from deployments.ingress.options import PROMPT_AUDIO, AnswerOptions, Base64, Body, StyleOptions, either
+from deployments.ingress.options import PROMPT_AUDIO, AnswerOptions, Base64, Body, StyleOptions, VoiceName, either
 from deployments.ingress.service import SpeechService
 from deployments.messages import ResumePoint, ScriptCall, SpeakCall, seeded
 
@@ -42,7 +41,7 @@ class ScriptBody(AnswerOptions):
     """Lines that are spoken one after another into one answer."""
 
     lines: list[ScriptLine] = Field(min_length=1)
-    voice: Annotated[str, Field(max_length=200)] | None = Field(default=None, description="of lines that name none")
+    voice: VoiceName | None = Field(default=None, description="of lines that name none")
     voices: dict[str, ScriptVoice] = Field(
         default_factory=dict, description="voices that lines can name, beside the saved ones"
     )

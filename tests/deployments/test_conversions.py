@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from deployments.args import PlaybackArgs
+from deployments.ingress.callers import Caller
 from deployments.ingress.source import ReadAhead, source_tokens
-from deployments.messages import Recording, StreamCutError
+from deployments.messages import Recording, SpeakCall, StreamCutError
+from deployments.quotas.ledger import QuotaError
 from tests.deployments.speaking_stages import RATE, HearingEncoder, sound_of
 from tests.deployments.test_formats import events
 from tests.deployments.test_http import refusal
@@ -98,6 +100,14 @@ async def test_wrong_fields_are_named(studio: Studio, body: dict[str, Any], para
     answer = await studio.client.post(ROUTE, json={"voice": "demo_male", **body})
     assert says in refusal(answer, 400, param)
     assert studio.vocoder.tasks == []
+
+
+async def test_seconds_of_the_source_count_for_quotas(studio: Studio) -> None:
+    """5 s count as 75 characters, which are known when they have come: they leave a debt."""
+    call = SpeakCall(Recording(SOURCE), voice="demo_male").by(Caller("acme", characters_per_minute=50))
+    assert [chunk.segment async for chunk in studio.service.speak(call, "id")][-1] == 2
+    with pytest.raises(QuotaError):
+        await anext(studio.service.speak(call, "id"))
 
 
 async def test_what_a_lost_encoder_gave_is_not_computed_again() -> None:

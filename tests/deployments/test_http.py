@@ -148,8 +148,10 @@ async def test_every_field_reaches_the_service(client: httpx.AsyncClient, servic
         lexicon={"a": "b"},
         realtime=False,
         pause_s=0.5,
+        language="Chinese",
     )
     (call,) = service.calls
+    assert call.language == "zh"
     assert (call.speed, call.seed, call.instructions, call.mode) == (1.5, 7, "slowly", "instruct2")
     assert (dict(call.lexicon), call.realtime, call.pause_s) == ({"a": "b"}, False, 0.5)
 
@@ -170,6 +172,23 @@ async def test_form_with_prompt_audio(client: httpx.AsyncClient, service: Silent
     (call,) = service.calls
     assert (call.prompt_audio, call.prompt_text, call.speed) == (b"RIFFdata", "What was said.", 0.8)
     assert dict(call.lexicon) == {"a": "b"}
+
+
+@pytest.mark.parametrize("language", ["zh", "zh-CN", "Chinese", "ZH"])
+async def test_names_that_other_servers_have_for_fields(
+    client: httpx.AsyncClient, service: SilentStages, language: str
+) -> None:
+    await speak(
+        client,
+        voice=None,
+        ref_audio="UklGRg==",
+        ref_text="What was said.",
+        task_type="zero_shot",
+        language=language,
+    )
+    (call,) = service.calls
+    assert (call.prompt_audio, call.prompt_text, call.mode) == (b"RIFF", "What was said.", Mode.ZERO_SHOT)
+    assert call.language == "zh"
 
 
 @pytest.mark.parametrize(
@@ -195,6 +214,9 @@ async def test_form_with_prompt_audio(client: httpx.AsyncClient, service: Silent
         ({"instructions": "x" * 501}, "instructions", "at most 500"),
         ({"inputs": "typo"}, "inputs", "not permitted"),
         ({"pause_s": 11}, "pause_s", "10"),
+        ({"language": "xx"}, "language", "'zh'"),
+        ({"timestamps": "word", "stream_format": "sse"}, "timestamps", "'segment' or 'hop'"),
+        ({"timestamps": "hop"}, None, "sse"),
         ({"mode": "instruct2"}, "instructions", "needs an instruction"),
         ({"mode": "zero_shot", "instructions": "slowly"}, "instructions", "takes none"),
         ({"prompt_text": "What was said."}, "prompt_text", "without prompt audio"),
@@ -202,7 +224,7 @@ async def test_form_with_prompt_audio(client: httpx.AsyncClient, service: Silent
     ],
 )
 async def test_wrong_fields_are_named_with_what_is_allowed(
-    client: httpx.AsyncClient, service: SilentStages, body: dict[str, Any], param: str, says: str
+    client: httpx.AsyncClient, service: SilentStages, body: dict[str, Any], param: str | None, says: str
 ) -> None:
     assert says in refusal(await speak(client, **body), 400, param)
     assert service.calls == []

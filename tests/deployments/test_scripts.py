@@ -15,9 +15,11 @@ import pytest
 
 from cosyvoice_core.utterance import segment_seed
 from deployments.args import AppArgs, Limits, PlaybackArgs
+from deployments.ingress.callers import Caller
 from deployments.ingress.deployment import make_api
 from deployments.ingress.service import SpeechService
 from deployments.messages import ResumePoint, ScriptCall, SpeakCall, SpeechChunk
+from deployments.quotas.ledger import QuotaError
 from tests.deployments.speaking_stages import RATE, HearingEncoder, SpeakingVocoder, sound_of
 from tests.deployments.test_formats import events
 from tests.deployments.test_http import refusal
@@ -178,6 +180,15 @@ async def test_a_script_goes_on_where_it_was_cut_without_what_was_heard_whole(st
     np.testing.assert_array_equal(rest, whole[-len(rest) :])
     before = sum(len(sound_of(task.utterance)) for task in first_two) + RATE // 2
     assert len(whole) - len(rest) == before + 1000
+
+
+async def test_all_lines_count_for_quotas() -> None:
+    studio = Studio()
+    caller = Caller("acme", characters_per_minute=12)
+    script = ScriptCall(tuple(SpeakCall("Seven.", voice="demo_male") for _ in range(2)), seed=1).by(caller)
+    assert [chunk.line async for chunk in studio.service.read(script, "id")][-1] == 1
+    with pytest.raises(QuotaError):
+        await anext(studio.service.read(script, "id"))
 
 
 async def test_a_reader_who_stops_stops_the_work() -> None:
