@@ -81,7 +81,8 @@ class SentenceWriter:
         words = own_words(part)
         if _LETTER.search(words):
             self._sample = f"{self._sample} {words}"[-_SAMPLE:]
-            self._text_language = self._given or language_of_text(self._sample)
+            given = self._given
+            self._text_language = language_of_sentence(self._sample, given) if given else language_of_text(self._sample)
         self._language = language_of_sentence(words, self._text_language)
 
     def _words(self, body: str) -> str:
