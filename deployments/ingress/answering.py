@@ -29,7 +29,11 @@ AUDIO_ANSWER: dict[int | str, dict[str, object]] = {
 
 def request_id_of(request: Request) -> str:
     """The caller's id if it is short and cannot be taken for anything else in a log, else a new one."""
-    given = request.headers.get(REQUEST_ID, "")
+    return harmless_id(request.headers.get(REQUEST_ID, ""))
+
+
+def harmless_id(given: str) -> str:
+    """`given` where it is an id as `request_id_of` takes them, else a new one."""
     return given if _HARMLESS.fullmatch(given) else uuid.uuid4().hex
 
 

@@ -11,6 +11,7 @@ from pydantic import AliasChoices, Field
 from starlette.datastructures import UploadFile
 
 from cosyvoice_core.errors import InputError
+from deployments.ingress.described import body_schema
 from deployments.ingress.options import AnswerOptions, Base64, SpeechOptions, VoiceOptions
 from deployments.messages import Recording, ResumePoint, SpeakCall
 
@@ -36,7 +37,7 @@ class SpeechBody(SpeechOptions, AnswerOptions):
         return replace(self.call_for(self.input), resume=ResumePoint(0, self.resume_from_sample))
 
 
-SOURCE_AUDIO = "what is to be said: 0.5 to 300 s of speech as WAV, FLAC, MP3, OGG or M4A"
+SOURCE_AUDIO = "what is to be said: speech as WAV, FLAC, MP3, OGG or M4A, 0.5 s to what the service allows (5 minutes)"
 
 
 class ConversionBody(VoiceOptions, AnswerOptions):
@@ -116,13 +117,13 @@ def _json_field(name: str, value: str) -> object:
 
 def request_body(kind: type[AnswerOptions], files: dict[str, str]) -> dict[str, object]:
     """The OpenAPI description of either kind of body; files: fields that are uploads in a form, and what they hold."""
-    form = kind.model_json_schema(by_alias=False)
+    form = body_schema(kind)
     for name, description in files.items():
         form["properties"][name] = {"type": "string", "format": "binary", "description": description}
     return {
         "required": True,
         "content": {
-            "application/json": {"schema": kind.model_json_schema(by_alias=False)},
+            "application/json": {"schema": body_schema(kind)},
             "multipart/form-data": {"schema": form},
         },
     }

@@ -14,6 +14,7 @@ from cosyvoice_core.errors import InputError
 from deployments.ingress.answering import AUDIO_ANSWER, answer, request_id_of
 from deployments.ingress.authentication import caller_of
 from deployments.ingress.body import read_json, resumed_where_cut
+from deployments.ingress.described import body_schema
 from deployments.ingress.options import PROMPT_AUDIO, AnswerOptions, Base64, Body, StyleOptions, VoiceName, either
 from deployments.ingress.service import SpeechService
 from deployments.messages import ResumePoint, ScriptCall, SpeakCall, seeded
@@ -86,7 +87,7 @@ def script_routes(service: SpeechService) -> APIRouter:
             "requestBody": {
                 "required": True,
                 "content": {
-                    "application/json": {"schema": ScriptBody.model_json_schema(by_alias=False)},
+                    "application/json": {"schema": body_schema(ScriptBody)},
                     _NDJSON: {
                         "schema": {
                             "type": "string",

@@ -34,34 +34,37 @@ def synthesizer(service: LocalService, deployed_config: dict[str, Any]) -> Synth
 
 
 @pytest.fixture(scope="module")
-def source(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def source(demo_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """32 s of speech: more than the tokenizer takes at once."""
     sound = decode_audio(demo_checkpoint / "prompts" / "demo_male.wav")
     samples = np.resize(sound.samples, 32 * sound.rate)
     path = tmp_path_factory.mktemp("source") / "source.wav"
     write_wav(path, [samples], sound.rate)
-    return path.read_bytes()
+    return path
 
 
-def test_a_long_recording_is_spoken_as_by_the_model_in_one_process_also_when_a_stage_is_lost(
-    service: LocalService, client: CosyVoiceClient, synthesizer: Synthesizer, source: bytes, tmp_path: Path
+def test_a_recording_is_spoken_as_by_the_model_in_one_process(
+    client: CosyVoiceClient, synthesizer: Synthesizer, demo_checkpoint: Path
 ) -> None:
-    path = tmp_path / "source.wav"
-    path.write_bytes(source)
-    expected = np.concatenate(list(synthesizer.stream_conversion(path, synthesizer.voice("demo_female"), seed=3)))
+    path = demo_checkpoint / "prompts" / "demo_male.wav"
+    voice = synthesizer.voice("demo_female")
+    expected = np.concatenate(list(synthesizer.stream_conversion(path, voice, seed=3, speed=1.2)))
+    with client.convert(path.read_bytes(), voice="demo_female", seed=3, speed=1.2) as stream:
+        actual = stream.read()
+    assert actual.shape == expected.shape
+    assert np.abs(actual - expected).max() < 1e-4
+
+
+def test_a_long_recording_is_spoken_to_its_end_when_a_stage_is_lost(
+    service: LocalService, synthesizer: Synthesizer, source: Path
+) -> None:
+    expected = np.concatenate(list(synthesizer.stream_conversion(source, synthesizer.voice("demo_female"), seed=3)))
     assert len(expected) / RATE == pytest.approx(32, abs=0.1)
-
-    with client.convert(source, voice="demo_female", seed=3) as stream:
-        by_handle = stream.read()
-    assert by_handle.shape == expected.shape
-    assert np.abs(by_handle - expected).max() < 1e-4
-
-    form = {"voice": "demo_female", "seed": "3", "response_format": "pcm", "realtime": "false"}
     with httpx.stream(
         "POST",
         f"{service.url}/v1/audio/conversions",
-        data=form,
-        files={"source_audio": ("source.wav", source, "audio/wav")},
+        data={"voice": "demo_female", "seed": "3", "response_format": "pcm", "realtime": "false"},
+        files={"source_audio": ("source.wav", source.read_bytes(), "audio/wav")},
         timeout=300,
     ) as answer:
         assert answer.status_code == 200
@@ -69,9 +72,9 @@ def test_a_long_recording_is_spoken_as_by_the_model_in_one_process_also_when_a_s
         heard = [next(parts)]
         os.kill(stage_info(service, "FlowDecoder").process, signal.SIGKILL)
         heard.extend(parts)
-    over_http = pcm(b"".join(heard))
-    assert over_http.shape == expected.shape
-    assert np.abs(over_http - expected).max() < 1e-3
+    actual = pcm(b"".join(heard))
+    assert actual.shape == expected.shape
+    assert np.abs(actual - expected).max() < 1e-3
     wait_until(lambda: serve.status().applications[service.app_name].status == "RUNNING", 60)
 
 

@@ -6,6 +6,8 @@ import io
 import json
 import wave
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ from cosyvoice_core.errors import EngineError, InputError
 from cosyvoice_core.inputs import Mode
 from deployments.args import AppArgs, Limits
 from deployments.ingress.deployment import make_api
+from deployments.ingress.script import checked_lines
 from deployments.ingress.service import SpeechService
 from deployments.mailbox import OverloadedError
-from deployments.messages import FirstAudio, ResumePoint, SpeakCall, SpeechChunk, StageInfo
+from deployments.messages import FirstAudio, ResumePoint, ScriptCall, SpeakCall, SpeechChunk, StageInfo
 
 RATE = 24000
 
@@ -45,6 +48,19 @@ class SilentStages(SpeechService):
     ) -> AsyncGenerator[SpeechChunk, None]:
         self.request_of(call, streamed=streamed)
         self.calls.append(call)
+        async with aclosing(self._ramps(request_id)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def read(
+        self, script: ScriptCall, request_id: str, *, streamed: bool = True
+    ) -> AsyncGenerator[SpeechChunk, None]:
+        checked_lines(script, self.args.limits, partial(self.request_of, streamed=True), streamed=streamed)
+        async with aclosing(self._ramps(request_id)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _ramps(self, request_id: str) -> AsyncGenerator[SpeechChunk, None]:
         self.open += 1
         try:
             if self.fail_before:
@@ -372,12 +388,26 @@ async def test_unknown_routes_and_methods_answer_in_the_same_shape(client: httpx
     refusal(await client.get("/v1/audio/speech"), 405, None)
 
 
-async def test_the_api_description_names_both_bodies(client: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize(
+    ("route", "kinds", "fields"),
+    [
+        ("speech", {"application/json", "multipart/form-data"}, {"input", "prompt_audio", "timestamps", "language"}),
+        ("conversions", {"application/json", "multipart/form-data"}, {"source_audio", "prompt_audio", "speed"}),
+        ("scripts", {"application/json", "application/x-ndjson"}, {"lines", "voices", "pause_s"}),
+    ],
+)
+async def test_the_api_description_names_all_bodies(
+    client: httpx.AsyncClient, route: str, kinds: set[str], fields: set[str]
+) -> None:
     described = (await client.get("/openapi.json")).json()
-    content = described["paths"]["/v1/audio/speech"]["post"]["requestBody"]["content"]
-    assert set(content) == {"application/json", "multipart/form-data"}
-    assert "prompt_audio" in content["multipart/form-data"]["schema"]["properties"]
-    assert json.dumps(described)
+    content = described["paths"][f"/v1/audio/{route}"]["post"]["requestBody"]["content"]
+    assert set(content) == kinds
+    for kind in kinds - {"application/x-ndjson"}:
+        assert fields <= set(content[kind]["schema"]["properties"])
+    if "multipart/form-data" in kinds:
+        files = {"prompt_audio", "source_audio"} & set(content["application/json"]["schema"]["properties"])
+        assert {content["multipart/form-data"]["schema"]["properties"][name]["format"] for name in files} == {"binary"}
+    assert "$defs" not in json.dumps(described)
 
 
 def test_config_files_parse_into_typed_arguments() -> None:
