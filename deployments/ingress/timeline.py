@@ -104,4 +104,4 @@ class Timeline:
         return self._hop_begin(number + 1)
 
     def _s(self, samples: int) -> float:
-        return round(samples / self._sample_rate, 4)
+        return round(samples / self._sample_rate, 6)
