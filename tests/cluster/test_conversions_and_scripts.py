@@ -136,4 +136,4 @@ def test_few_lines_of_a_long_script_are_under_way_at_once(service: LocalService,
             if heard > 15 * RATE:
                 break
     assert 2 <= most <= 1 + AppArgs().playback.script_look_ahead
-    wait_until(lambda: not any(running(service).values()), 10)
+    wait_until(lambda: not any(running(service).values()), 30)
