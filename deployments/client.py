@@ -23,7 +23,7 @@ from ray.serve.handle import DeploymentHandle
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.inputs import FloatArray
 from deployments.mailbox import OverloadedError, TextSource
-from deployments.messages import FirstAudio, SpeakCall, SpeechChunk, StreamCutError, seeded
+from deployments.messages import FirstAudio, Recording, ScriptCall, SpeakCall, SpeechChunk, StreamCutError, seeded
 from deployments.resuming import Resuming
 from deployments.text_source import TextWriter
 from deployments.voice_calls import VoiceCalls
@@ -41,7 +41,7 @@ class SpeechStream:
     the last sample. Raises InputError for a wrong request, StreamCutError when the service broke off again and again.
     """
 
-    def __init__(self, handle: DeploymentHandle, call: SpeakCall) -> None:
+    def __init__(self, handle: DeploymentHandle, call: SpeakCall | ScriptCall) -> None:
         self._ended = False
         self.first_audio: FirstAudio | None = None
         """Where the time to the first chunk went, once that has come."""
@@ -49,8 +49,9 @@ class SpeechStream:
         self._resuming = Resuming(seeded(call))
         self._open(handle, self._resuming.call)
 
-    def _open(self, handle: DeploymentHandle, call: SpeakCall) -> None:
-        self._stream: Any = handle.options(method_name="speak", stream=True, _by_reference=False).remote(call)
+    def _open(self, handle: DeploymentHandle, call: SpeakCall | ScriptCall) -> None:
+        method = "read" if isinstance(call, ScriptCall) else "speak"
+        self._stream: Any = handle.options(method_name=method, stream=True, _by_reference=False).remote(call)
 
     def _failure(self, error: Exception) -> BaseException:
         if isinstance(error, RayActorError):
@@ -242,6 +243,17 @@ class CosyVoiceClient(VoiceCalls):
         timeout ends with an InputError.
         """
         return WrittenSpeechStream(self._handle, pieces, options)
+
+    def convert(self, source: bytes, **options: Any) -> SpeechStream:
+        """The words of a recording (a file's content, in any container) in another voice.
+
+        Options are those fields of `SpeakCall` that have to do with voice: voice, prompt_audio, seed, speed, realtime.
+        """
+        return SpeechStream(self._handle, SpeakCall(text=Recording(source), **options))
+
+    def read(self, lines: Iterable[SpeakCall], **options: Any) -> SpeechStream:
+        """Lines one after another, several of them made at once; options are the fields of `ScriptCall` but `lines`."""
+        return SpeechStream(self._handle, ScriptCall(tuple(lines), **options))
 
     def sample_rate(self) -> int:
         """Hz of all audio. Not for use inside an event loop."""

@@ -13,7 +13,8 @@ from cosyvoice_core.text.lexicon import Lexicon
 from cosyvoice_core.utterance import MAX_SEED, SpeechRequest
 from deployments.args import Limits
 from deployments.ingress.voices import VoiceRegistry
-from deployments.messages import FROM_THE_START, SpeakCall
+from deployments.mailbox import TextSource
+from deployments.messages import FROM_THE_START, Recording, SpeakCall
 
 _NO_VOICE = VoicePrompt(np.zeros(0, np.float32))
 """Stands in a request until its voice is known."""
@@ -33,6 +34,8 @@ def checked_request(
     if len(call.lexicon) > limits.max_lexicon_entries:
         raise InputError("lexicon", f"{len(call.lexicon)} entries", f"at most {limits.max_lexicon_entries}")
     _check_voice(call, voices)
+    if isinstance(call.text, Recording) and (call.instructions.strip() or call.mode not in (None, Mode.CONVERSION)):
+        raise InputError("instructions", "a recording is spoken as it is", "none, and mode vc")
     return SpeechRequest(
         text=call.text if isinstance(call.text, str) else "",
         voice=_NO_VOICE,
@@ -43,12 +46,13 @@ def checked_request(
         greedy=call.greedy,
         sampling=call.sampling.over(sampling),
         lexicon=Lexicon.from_mapping(call.lexicon),
+        language=call.language,
     )
 
 
 def check_text(call: SpeakCall, limits: Limits, *, streamed: bool) -> None:
     """Raises InputError for a text that is empty or too long, and for the rest of one that cannot be told again."""
-    if call.resume != FROM_THE_START and (call.seed is None or not isinstance(call.text, str)):
+    if call.resume != FROM_THE_START and (call.seed is None or isinstance(call.text, TextSource)):
         raise InputError("resume", "the answer cannot be told again", "the seed of the first call, a complete text")
     if not isinstance(call.text, str):
         return

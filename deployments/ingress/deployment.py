@@ -18,20 +18,23 @@ from starlette.middleware.cors import CORSMiddleware
 
 from deployments import exposure
 from deployments.args import AppArgs
+from deployments.ingress.answering import REQUEST_ID
 from deployments.ingress.authentication import Authentication
+from deployments.ingress.conversion import conversion_routes
 from deployments.ingress.errors import answer_for, invalid
 from deployments.ingress.guard import Guard
 from deployments.ingress.keys import ENVIRONMENT, KeyRing, KeysError
 from deployments.ingress.limits import BodyLimit
 from deployments.ingress.live.door import live_routes
 from deployments.ingress.official import official_routes
+from deployments.ingress.script_door import script_routes
 from deployments.ingress.service import SpeechService
-from deployments.ingress.speech import REQUEST_ID, speech_routes
+from deployments.ingress.speech import speech_routes
 from deployments.ingress.status import status_routes
 from deployments.ingress.voice_routes import voice_routes
 from deployments.live_args import LiveArgs
 from deployments.mailbox import TextSource
-from deployments.messages import SpeakCall, SpeechChunk, StageInfo
+from deployments.messages import ScriptCall, SpeakCall, SpeechChunk, StageInfo
 from deployments.quotas.holder import QuotaHolder
 from deployments.text_source import MailboxOwner
 from deployments.voices.messages import NewVoice, VoiceDetails, VoiceInfo
@@ -82,6 +85,12 @@ class Ingress:
         `call.text` may be what `open_text` of any replica gave: it is then spoken while it is written.
         """
         async with aclosing(self._service.speak(call, uuid.uuid4().hex)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def read(self, script: ScriptCall) -> AsyncIterator[SpeechChunk]:
+        """The same for a script."""
+        async with aclosing(self._service.read(script, uuid.uuid4().hex)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -142,6 +151,8 @@ def make_api(service: SpeechService, keys: KeyRing | None = None) -> FastAPI:
         )
     api.add_middleware(Guard, security=security, max_header_bytes=limits.max_header_bytes)
     api.include_router(speech_routes(service))
+    api.include_router(conversion_routes(service))
+    api.include_router(script_routes(service))
     api.include_router(live_routes(service))
     api.include_router(official_routes(service))
     api.include_router(voice_routes(service))

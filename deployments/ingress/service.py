@@ -31,12 +31,13 @@ from deployments.ingress.callers import ANYONE, Caller
 from deployments.ingress.checks import checked_request
 from deployments.ingress.readiness import StageStates, infos_of, replicas_of_this_application
 from deployments.ingress.request_record import RequestRecord, delivery_of
+from deployments.ingress.script import checked_lines, script_characters, with_voices
 from deployments.ingress.speaking import Speaker
 from deployments.ingress.voice_keeper import VoiceKeeper
 from deployments.ingress.voices import VoiceRegistry
 from deployments.mailbox import TextSource
-from deployments.messages import FirstAudio, SpeakCall, SpeechChunk, StageInfo
-from deployments.metrics import ListenerMetrics
+from deployments.messages import FirstAudio, ScriptCall, SpeakCall, SpeechChunk, StageInfo
+from deployments.metrics import Delivery, ListenerMetrics
 from deployments.quotas.holder import QuotaHolder
 from deployments.stage import answer_of
 from deployments.text_source import MailboxOwner, TextReader
@@ -88,7 +89,15 @@ class SpeechService:
         # Text is normalised and tokenised off the event loop; one thread, as the number reader is not reentrant.
         self._text_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="text")
         self._speaker = Speaker(
-            vocoder, self._planner, self._text_thread, self._admission, texts, self._reader, config.sample_rate
+            vocoder,
+            self._planner,
+            self._text_thread,
+            self._admission,
+            texts,
+            self._reader,
+            stages.get("VoiceEncoder"),
+            config.sample_rate,
+            config.token_rate,
         )
 
     def reconfigure(self, args: AppArgs) -> None:
@@ -153,10 +162,9 @@ class SpeechService:
         Raises InputError before any stage works on the text; closing the generator stops all stages.
         """
         watch = RequestWatch(request_id)
+        growing = isinstance(call.text, TextSource)
         async with AsyncExitStack() as stack:
-            caller = None if call.caller == ANYONE else call.caller.name
-            delivery = delivery_of(call, streamed=streamed)
-            record = stack.enter_context(RequestRecord(self.metrics, watch, delivery, caller=caller))
+            record = stack.enter_context(self._record(call, watch, delivery_of(call, streamed=streamed)))
             if isinstance(call.text, TextSource):
                 # Also where nobody comes to read it: refused, or left while it waited.
                 stack.callback(self._reader.drop, call.text)
@@ -164,18 +172,58 @@ class SpeechService:
             request = self.request_of(call, streamed=streamed)
             known = len(call.text) if isinstance(call.text, str) else 0
             spending = await stack.enter_async_context(self._quotas.stream(call.caller, known))
-            listening: Listening | None = None
-            if call.realtime and streamed:
-                admitted = self._admission.listener(call.priority, complete=isinstance(call.text, str))
-                listening = await stack.enter_async_context(admitted)
-            else:
-                await stack.enter_async_context(self._admission.file(call.priority))
+            listening = await self._admitted(stack, call, realtime=call.realtime and streamed, complete=not growing)
             watch.admitted()
             request = replace(request, voice=await self._voice(call, request))
             watch.voice_ready()
-            first_audio: FirstAudio | None = None
-            told = self._speaker.chunks(call, request, record, spending, self.args, realtime=listening is not None)
-            chunks = await stack.enter_async_context(aclosing(told))
+            realtime = listening is not None
+            told = self._speaker.chunks(call, request, record, spending, self.args, realtime=realtime)
+            chunks = await stack.enter_async_context(aclosing(self._told(told, watch, record, listening)))
+            async for chunk in chunks:
+                yield chunk
+
+    async def read(
+        self, script: ScriptCall, request_id: str, *, streamed: bool = True
+    ) -> AsyncGenerator[SpeechChunk, None]:
+        """All lines of a script in order; otherwise as `speak`. Raises InputError that names the line."""
+        watch = RequestWatch(request_id)
+        async with AsyncExitStack() as stack:
+            delivery: Delivery = "listener" if script.realtime and streamed else "file"
+            record = stack.enter_context(self._record(script, watch, delivery))
+            await self.look_for_voices(*(line.by(script.caller) for line in script.lines))
+            lines = checked_lines(script, self.args.limits, partial(self.request_of, streamed=True), streamed=streamed)
+            await stack.enter_async_context(self._quotas.stream(script.caller, script_characters(script)))
+            listening = await self._admitted(stack, script, realtime=script.realtime and streamed)
+            watch.admitted()
+            lines = [line async for line in with_voices(lines, self._voice)]
+            watch.voice_ready()
+            told = self._speaker.lines(script, lines, record, self.args, realtime=listening is not None)
+            chunks = await stack.enter_async_context(aclosing(self._told(told, watch, record, listening)))
+            async for chunk in chunks:
+                yield chunk
+
+    def _record(self, call: SpeakCall | ScriptCall, watch: RequestWatch, delivery: Delivery) -> RequestRecord:
+        caller = None if call.caller == ANYONE else call.caller.name
+        return RequestRecord(self.metrics, watch, delivery, caller=caller)
+
+    async def _admitted(
+        self, stack: AsyncExitStack, call: SpeakCall | ScriptCall, *, realtime: bool, complete: bool = True
+    ) -> Listening | None:
+        if realtime:
+            return await stack.enter_async_context(self._admission.listener(call.priority, complete=complete))
+        await stack.enter_async_context(self._admission.file(call.priority))
+        return None
+
+    async def _told(
+        self,
+        chunks: AsyncGenerator[SpeechChunk, None],
+        watch: RequestWatch,
+        record: RequestRecord,
+        listening: Listening | None,
+    ) -> AsyncGenerator[SpeechChunk, None]:
+        """Pass on what leaves, and tell all who look on; the first chunk gets the account of its time."""
+        first_audio: FirstAudio | None = None
+        async with aclosing(chunks):
             async for chunk in chunks:
                 audio_s = len(chunk.samples) / self.sample_rate
                 record.chunk(audio_s, last=chunk.last)
