@@ -18,7 +18,9 @@ from starlette.middleware.cors import CORSMiddleware
 
 from deployments import exposure
 from deployments.args import AppArgs
+from deployments.ingress.answering import REQUEST_ID
 from deployments.ingress.authentication import Authentication
+from deployments.ingress.conversion import conversion_routes
 from deployments.ingress.described import ERRORS
 from deployments.ingress.errors import ANSWERED, answer_for, invalid
 from deployments.ingress.guard import Guard
@@ -29,14 +31,17 @@ from deployments.ingress.official import official_routes
 from deployments.ingress.official_grpc.cosyvoice_pb2 import Request as OfficialRequest
 from deployments.ingress.official_grpc.cosyvoice_pb2 import Response as OfficialResponse
 from deployments.ingress.official_grpc.door import OfficialGrpc
+from deployments.ingress.script_door import script_routes
 from deployments.ingress.service import SpeechService
-from deployments.ingress.speech import REQUEST_ID, speech_routes
+from deployments.ingress.speech import speech_routes
 from deployments.ingress.status import status_routes
+from deployments.ingress.voice_routes import voice_routes
 from deployments.live_args import LiveArgs
 from deployments.mailbox import TextSource
-from deployments.messages import SpeakCall, SpeechChunk, StageInfo, VoiceInfo
+from deployments.messages import ScriptCall, SpeakCall, SpeechChunk, StageInfo
 from deployments.quotas.holder import QuotaHolder
 from deployments.text_source import MailboxOwner
+from deployments.voices.messages import NewVoice, VoiceDetails, VoiceInfo
 
 logger = logging.getLogger("ray.serve")
 
@@ -96,6 +101,12 @@ class Ingress:
             async for response in responses:
                 yield response
 
+    async def read(self, script: ScriptCall) -> AsyncIterator[SpeechChunk]:
+        """The same for a script."""
+        async with aclosing(self._service.read(script, uuid.uuid4().hex)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
     async def open_text(self) -> TextSource:
         """A text to be written with `deployments.text_source.TextWriter`. Raises OverloadedError."""
         return await self._service.open_text()
@@ -116,7 +127,20 @@ class Ingress:
         return {"waiting": float(self._service.waiting)}
 
     async def voices(self) -> list[VoiceInfo]:
+        await self._service.voices.look()
         return self._service.voices.infos()
+
+    async def add_voice(self, new: NewVoice) -> VoiceDetails:
+        """Save a voice. Raises InputError and VoiceRefusedError."""
+        return await self._service.voice_keeper.add(new)
+
+    async def voice(self, name: str) -> VoiceDetails:
+        """All that is told of a voice. Raises VoiceRefusedError."""
+        return await self._service.voice_keeper.details(name)
+
+    async def remove_voice(self, name: str) -> str:
+        """Remove a saved voice that everybody shares. Raises VoiceRefusedError."""
+        return await self._service.voice_keeper.remove(name)
 
     async def sample_rate(self) -> int:
         return self._service.sample_rate
@@ -140,8 +164,11 @@ def make_api(service: SpeechService, keys: KeyRing | None = None) -> FastAPI:
         )
     api.add_middleware(Guard, security=security, max_header_bytes=limits.max_header_bytes)
     api.include_router(speech_routes(service))
+    api.include_router(conversion_routes(service))
+    api.include_router(script_routes(service))
     api.include_router(live_routes(service))
     api.include_router(official_routes(service))
+    api.include_router(voice_routes(service))
     api.include_router(status_routes(service))
 
     async def failed(_request: Request, error: Exception) -> JSONResponse:

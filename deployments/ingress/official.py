@@ -17,10 +17,10 @@ from starlette.datastructures import UploadFile
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.inputs import Mode
 from cosyvoice_core.utterance import MAX_SEED
+from deployments.ingress.answering import REQUEST_ID, SEED, request_id_of, server_timing
 from deployments.ingress.authentication import caller_of
 from deployments.ingress.framing import AudioForm, AudioResponse, Framing, framed
 from deployments.ingress.service import SpeechService
-from deployments.ingress.speech import REQUEST_ID, SEED, request_id_of, server_timing
 from deployments.messages import SpeakCall, seeded
 
 _PCM = "application/octet-stream"

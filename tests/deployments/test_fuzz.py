@@ -28,7 +28,7 @@ from deployments.args import AppArgs
 from deployments.ingress.deployment import make_api
 from tests.deployments.test_http import SilentStages, refusal
 
-CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
 SPEECH = "/v1/audio/speech"
 SERVICE = SilentStages(AppArgs())
 DESCRIBED = schemathesis.openapi.from_asgi("/openapi.json", make_api(SERVICE))
@@ -72,7 +72,9 @@ def test_every_answer_is_as_the_description_says(operation: Any, mode: Generatio
         statuses.add(response.status_code)
         json_body = isinstance(case.body, dict) and case.media_type == "application/json"
         rejected = [negative_data_rejection] if mode is GenerationMode.NEGATIVE and json_body else []
-        case.validate_response(response, checks=CHECKS + rejected)
+        # 501 says that this service keeps no voices.
+        faults = [] if response.status_code == 501 and "/voices" in operation.label else [not_a_server_error]
+        case.validate_response(response, checks=CHECKS + faults + rejected)
 
     answered()
     assert statuses

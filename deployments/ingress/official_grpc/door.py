@@ -19,6 +19,7 @@ from ray.serve.grpc_util import RayServegRPCContext
 
 from cosyvoice_core.audio.encode import wav_header
 from cosyvoice_core.errors import InputError
+from deployments.ingress.answering import REQUEST_ID, SEED, harmless_id
 from deployments.ingress.authentication import shown_key
 from deployments.ingress.callers import ANYONE, Caller
 from deployments.ingress.errors import Answer, answer_for, invalid
@@ -27,7 +28,6 @@ from deployments.ingress.keys import KeyRing
 from deployments.ingress.official import ROUTES, official_call
 from deployments.ingress.official_grpc.cosyvoice_pb2 import Request, Response
 from deployments.ingress.service import SpeechService
-from deployments.ingress.speech import REQUEST_ID, SEED, harmless_id
 from deployments.messages import SpeakCall, seeded
 
 SERVICER = "deployments.ingress.official_grpc.cosyvoice_pb2_grpc.add_CosyVoiceServicer_to_server"
