@@ -18,13 +18,14 @@ from starlette.middleware.cors import CORSMiddleware
 
 from deployments import exposure
 from deployments.args import AppArgs
-from deployments.ingress.authentication import Authentication
+from deployments.ingress.authentication import PROBES, Authentication
 from deployments.ingress.errors import answer_for, invalid
 from deployments.ingress.guard import Guard
 from deployments.ingress.keys import ENVIRONMENT, KeyRing, KeysError
 from deployments.ingress.limits import BodyLimit
 from deployments.ingress.live.door import live_routes
 from deployments.ingress.official import official_routes
+from deployments.ingress.page import PAGE_FILES, page_routes
 from deployments.ingress.service import SpeechService
 from deployments.ingress.speech import REQUEST_ID, speech_routes
 from deployments.ingress.status import status_routes
@@ -116,7 +117,9 @@ def make_api(service: SpeechService, keys: KeyRing | None = None) -> FastAPI:
     # The last one added meets a request first; CORS before keys, as browsers ask for leave without them.
     api.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
     if keys is not None:
-        api.add_middleware(Authentication, keys=keys, on_refused=partial(service.metrics.refused, "key"))
+        refused_key = partial(service.metrics.refused, "key")
+        open_paths = PROBES | PAGE_FILES.keys()
+        api.add_middleware(Authentication, keys=keys, on_refused=refused_key, open_paths=open_paths)
     if security.cors_origins:
         api.add_middleware(
             CORSMiddleware,
@@ -130,6 +133,7 @@ def make_api(service: SpeechService, keys: KeyRing | None = None) -> FastAPI:
     api.include_router(live_routes(service))
     api.include_router(official_routes(service))
     api.include_router(status_routes(service))
+    api.include_router(page_routes())
 
     async def failed(_request: Request, error: Exception) -> JSONResponse:
         return answer_for(error).response()
