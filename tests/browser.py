@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,15 +13,17 @@ from typing import Any
 
 import pytest
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-"""As distributions call it; COSYVOICE_BROWSER names another."""
+from tools import setup_browser
 
 
 def chromium() -> str:
-    """Path of a browser; skips the test where there is none."""
-    found = os.environ.get("COSYVOICE_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
+    """Path of a browser; without one the test is skipped, but not in CI, which has to have it."""
+    found = setup_browser.browser()
     if found is None:
-        pytest.skip("there is no Chromium (make browser installs one, COSYVOICE_BROWSER names one)")
+        missing = "there is no Chromium (make browser installs one, COSYVOICE_BROWSER names one)"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
     return found
 
 

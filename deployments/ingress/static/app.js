@@ -104,22 +104,33 @@ class Run {
     showResult(null);
     say("Thinking…");
     waveform.show(this.take, 0);
+    // While the click is handled, later a phone would not allow it; and beside the request, which takes longer.
+    const opening = this.#open();
+    opening.catch(() => {});
     try {
-      if (canStream()) {
-        // While the click is handled: later a phone would not allow it.
-        player ??= new Player(sampleRate);
-        player.wake();
-        this.#track = await player.track(Number(byId("cushion").value), (report) => this.#played(report));
-      }
       const answer = await service.speak(this.take.request, this.#leave.signal);
+      this.#track = await opening;
       this.gauges.answered(answer.timing);
       await this.#receive(answer.chunks);
       showResult(this.take);
       await this.#track?.end();
       this.#ended();
     } catch (error) {
-      this.#track?.stop();
+      opening.then((track) => track?.stop(), () => {});
       this.#failed(error);
+    }
+  }
+
+  /** A track to play on; null where this page cannot play a stream. */
+  async #open() {
+    if (!canStream()) return null;
+    player ??= new Player(sampleRate);
+    player.wake();
+    try {
+      return await player.track(Number(byId("cushion").value), (report) => this.#played(report));
+    } catch {
+      player = null;
+      throw new Error("The part of this page that plays could not be loaded.");
     }
   }
 
