@@ -65,13 +65,19 @@ export class VoicePanel {
       return;
     }
     const button = byId("record");
-    button.textContent = "Stop recording";
-    button.classList.add("recording");
+    // Until the browser has asked for leave.
+    button.disabled = true;
     try {
-      this.#keep("record", await this.#recorder.record());
+      const { clip } = await this.#recorder.start();
+      button.disabled = false;
+      button.textContent = "Stop recording";
+      button.classList.add("recording");
+      if (this.source !== "record") this.#recorder.stop();
+      this.#keep("record", await clip);
     } catch (error) {
       onProblem(problemOf(error));
     } finally {
+      button.disabled = false;
       button.textContent = this.#clips.record ? "Record again" : "Record";
       button.classList.remove("recording");
       byId("level").value = 0;

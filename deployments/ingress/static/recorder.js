@@ -25,8 +25,9 @@ export class Recorder {
     return this.#recorder !== null;
   }
 
-  /** Resolves with the WAV when `stop` was called or the time is up. Rejects if the microphone cannot be had. */
-  async record() {
+  /** Resolves with {clip} when it records; clip is a promise of the WAV, kept when `stop` was called or the time is up.
+   * Rejects if the microphone cannot be had. */
+  async start() {
     if (!navigator.mediaDevices) throw new Error("browsers give it to pages from https or this machine only");
     // As it sounds: what makes calls clearer makes voices poorer.
     const audio = { echoCancellation: false, noiseSuppression: false, autoGainControl: true };
@@ -39,15 +40,14 @@ export class Recorder {
     const unwatch = this.#watch(stream);
     recorder.start();
     const timer = setTimeout(() => this.stop(), LONGEST_S * 1000);
-    try {
-      await stopped;
-    } finally {
+    const clip = stopped.then(() => {
       clearTimeout(timer);
       unwatch();
       this.#recorder = null;
       for (const track of stream.getTracks()) track.stop();
-    }
-    return toWav(new Blob(parts, { type: recorder.mimeType }), WAV_RATE);
+      return toWav(new Blob(parts, { type: recorder.mimeType }), WAV_RATE);
+    });
+    return { clip };
   }
 
   stop() {
