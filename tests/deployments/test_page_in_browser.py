@@ -133,7 +133,7 @@ def heard(page: Any) -> int:
 
 def finished(page: Any) -> None:
     """Wait until all was played."""
-    page.wait_for_selector("#status:has-text('Spoke')")
+    page.wait_for_selector("#status:has-text('Spoke ')")
 
 
 def test_it_speaks_all_and_tells_what_it_did(page: Any, stages: BreakingStages) -> None:
