@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -157,7 +158,9 @@ def test_stop_is_heard_at_once_and_stops_all_stages(page: Any, service: LocalSer
     assert page.is_hidden("#result")
     page.click("#stop")
     page.wait_for_selector("#status:has-text('Stopped')")
-    wait_until(lambda: not any(running(service).values()), 10)
+    # Not in this thread, in which the browser's driver has an event loop.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(wait_until, lambda: not any(running(service).values()), 10).result()
     played = len(loudspeaker(page))
     page.wait_for_timeout(500)
     assert len(loudspeaker(page)) == played < 24000 * 60
