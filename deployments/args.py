@@ -15,6 +15,7 @@ from cosyvoice_core.streamed import StreamedLimits
 from cosyvoice_core.text.frontend import Profile
 from cosyvoice_core.text.split import SplitLimits
 from cosyvoice_core.voice.alignment import ChunkAlignment
+from deployments.pulse import EVERY_S
 from deployments.speech_lm.vllm_args import VllmArgs
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -177,6 +178,11 @@ class PlaybackArgs(_Args):
         default=120.0, gt=0, description="an utterance without any sound by then has failed"
     )
     stall_timeout_s: float = Field(default=60.0, gt=0, description="and one that gave none for so long")
+    silence_timeout_s: float = Field(
+        default=10.0,
+        ge=3 * EVERY_S,
+        description="a stage without a sign of life for so long is lost with its machine; it gives one every second",
+    )
     max_replays: int = Field(default=4, ge=0, description="replays of an utterance in a row that bring no more sound")
     replay_pause_s: float = Field(default=0.5, ge=0, description="before the second of these; doubled for each further")
     file_lead_s: float = Field(

@@ -31,6 +31,7 @@ from deployments.flow_engine import FlowEngine
 from deployments.live_args import LiveArgs
 from deployments.messages import MelHop, StageInfo, TokenHop, UtteranceTask
 from deployments.metrics import FlowMetrics, WorkMetrics
+from deployments.pulse import pulsing
 from deployments.records import UtteranceRecord
 from deployments.sizing import cache_form
 from deployments.stage import OpenCalls, hops_of, resolve_device, resolve_dtype
@@ -55,6 +56,7 @@ class FlowDecoder:
         )
         self._speech_lm = speech_lm
         self._live = LiveArgs("FlowDecoder", args)
+        self._silence_s = args.playback.silence_timeout_s
         self._open = OpenCalls()
         # A replica counts as ready when all this is done.
         self._scheduler = self._build_scheduler(args)
@@ -67,6 +69,7 @@ class FlowDecoder:
         cpu = self._engine.cpu_clock() if self._model.device.type == "cpu" else None
         self._meter = WorkMeter(cpu, on_work=WorkMetrics().observe)
 
+    @pulsing
     async def decode(self, task: UtteranceTask) -> AsyncIterator[MelHop]:
         """Mel hops of one utterance, a chunk at a time, as soon as its tokens complete chunks."""
         clock, watch = ListenerClock(task.lead_s), StageWatch(FLOW)
@@ -74,7 +77,7 @@ class FlowDecoder:
         with self._open, UtteranceRecord(FLOW, task, "frames") as record:
             # The language model is at work from the first line on; the prompt's own chunks are computed meanwhile.
             async with (
-                hops_of(TokenHop, self._speech_lm, "generate", task) as tokens,
+                hops_of(TokenHop, self._speech_lm, "generate", task, silence_s=self._silence_s) as tokens,
                 self._engine.stream(voice, clock) as stream,
             ):
                 watch.prepared()

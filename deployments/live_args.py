@@ -20,6 +20,7 @@ CHANGEABLE: Mapping[str, tuple[str, ...]] = {
     "Ingress": (
         "playback",
         "lexicon",
+        "admission",
         "limits.max_text_chars",
         "limits.max_unstreamed_chars",
         "limits.max_instruction_chars",

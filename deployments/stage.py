@@ -16,6 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.args import DType, PlaybackArgs, StageArgs
 from deployments.heap import HeapTrim
 from deployments.messages import StreamCancelledError, StreamCutError
+from deployments.pulse import SilentError, without_pulse
 from deployments.text_source import cause_of
 
 
@@ -55,13 +56,13 @@ def resolve_dtype(dtype: DType) -> torch.dtype:
 
 @asynccontextmanager
 async def hops_of(
-    kind: type[AnyHop], handle: DeploymentHandle, method: str, *args: Any
+    kind: type[AnyHop], handle: DeploymentHandle, method: str, *args: Any, silence_s: float
 ) -> AsyncIterator[AsyncIterator[AnyHop]]:
     """Open a stream of hops of one kind from another stage; leaving the context cancels whatever is left of it.
 
     The stream goes replica to replica by gRPC: half the latency of object references, and the upstream stage stops
-    when this process dies. Raises StreamCutError from the iterator when the stream ends without its last hop or breaks
-    on the way, and errors that the request is to blame for as what they are.
+    when this process dies. Raises StreamCutError from the iterator when the stream ends without its last hop, breaks
+    on the way, or gives no sign of life for `silence_s`, and errors that the request is to blame for as what they are.
     """
     stream = handle.options(method_name=method, stream=True, _by_reference=False).remote(*args)
     ended = False
@@ -70,9 +71,11 @@ async def hops_of(
         nonlocal ended
         last = False
         try:
-            async for hop in stream:
+            async for hop in without_pulse(aiter(stream), silence_s):
                 last = hop.last
                 yield hop
+        except SilentError as error:
+            raise StreamCutError(f"the stream of {method!r} broke: {error}") from None
         except RayTaskError as error:
             raise cause_of(error) from None
         except AioRpcError as error:
@@ -91,19 +94,29 @@ async def hops_of(
 
 
 async def answer_of(handle: DeploymentHandle, method: str, *args: Any, playback: PlaybackArgs) -> Any:
-    """The answer of a stage's method that may be asked again, which it is elsewhere when its replica is lost.
+    """The one answer of a stage's method that may be asked again, which it is elsewhere when its replica is lost.
 
     By gRPC as streams are: the answer is nowhere but here, so that no node's death can take it back. Raises what the
     stage raises, and StreamCutError when replicas were lost too often; playback says how often, see `audio_of`.
     """
-    call = handle.options(method_name=method, _by_reference=False)
+    call = handle.options(method_name=method, stream=True, _by_reference=False)
     failures = 0
     while True:
+        stream, ended = call.remote(*args), False
         try:
-            return await call.remote(*args)
-        except (RayActorError, AioRpcError) as error:
+            answers = [answer async for answer in without_pulse(aiter(stream), playback.silence_timeout_s)]
+            ended = True
+            if answers:
+                return answers[0]
+            raise StreamCutError(f"{method!r} ended without an answer")
+        except RayTaskError as error:
+            raise cause_of(error) from None
+        except (RayActorError, AioRpcError, SilentError, StreamCutError) as error:
             failures += 1
             if failures > playback.max_replays:
                 raise StreamCutError(f"{method!r} was lost with its replica") from error
+        finally:
+            if not ended:
+                stream.cancel()
         if failures > 1:
             await asyncio.sleep(playback.replay_pause_s * 2 ** (failures - 2))

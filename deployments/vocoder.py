@@ -24,6 +24,7 @@ from deployments.compute import ListenerClock
 from deployments.live_args import LiveArgs
 from deployments.messages import AudioHop, MelHop, StageInfo, UtteranceTask
 from deployments.metrics import StepMetrics, WorkMetrics
+from deployments.pulse import pulsing
 from deployments.records import UtteranceRecord
 from deployments.stage import OpenCalls, hops_of, resolve_device
 from deployments.timing import VOCODER, StageWatch
@@ -44,6 +45,7 @@ class Vocoder:
         self._model = VocoderModel.from_state(state, config.vocoder, str(directory.vocoder)).to(self._device)
         self._flow_decoder = flow_decoder
         self._live = LiveArgs("Vocoder", args)
+        self._silence_s = args.playback.silence_timeout_s
         self._open = OpenCalls()
         sizes = args.vocoder.window_frames
         self._window = StreamWindow() if sizes is None else StreamWindow(sizes=sizes)
@@ -57,6 +59,7 @@ class Vocoder:
         cpu = self._engine.cpu_clock() if self._device.type == "cpu" else None
         self._meter = WorkMeter(cpu, on_work=WorkMetrics().observe)
 
+    @pulsing
     async def synthesize(self, task: UtteranceTask) -> AsyncIterator[AudioHop]:
         """Audio hops of one utterance; a hop may hold no samples while the vocoder waits for its right context."""
         clock, watch = ListenerClock(task.lead_s), StageWatch(VOCODER)
@@ -69,7 +72,7 @@ class Vocoder:
             skip_samples=task.sent_samples,
         )
         with self._open, UtteranceRecord(VOCODER, task, "samples") as record:
-            async with hops_of(MelHop, self._flow_decoder, "decode", task) as mels:
+            async with hops_of(MelHop, self._flow_decoder, "decode", task, silence_s=self._silence_s) as mels:
                 async for hop in mels:
                     watch.took_input()
                     async with aclosing(self._audio_of(hop, session, clock, watch)) as pieces:

@@ -1,4 +1,7 @@
-"""VoiceEncoder: prompt audio to what the model keeps of a voice, once per distinct audio."""
+"""VoiceEncoder: prompt audio to what the model keeps of a voice, once per distinct audio.
+
+Its answers come as streams of one, for their signs of life while they are made (`deployments.pulse`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import asyncio
 import hashlib
 import os
 from collections import OrderedDict
+from collections.abc import AsyncIterator
 from functools import partial
 
 import numpy as np
@@ -18,6 +22,7 @@ from deployments.args import AppArgs
 from deployments.compute import ComputeThread, ListenerClock
 from deployments.live_args import LiveArgs
 from deployments.messages import StageInfo
+from deployments.pulse import pulsing
 
 
 class VoiceEncoder:
@@ -38,20 +43,23 @@ class VoiceEncoder:
         self._known_bytes = 0
         self._running: dict[str, asyncio.Task[EncodedVoice]] = {}
 
-    async def encode(self, audio: bytes) -> EncodedVoice:
+    @pulsing
+    async def encode(self, audio: bytes) -> AsyncIterator[EncodedVoice]:
         """Features and quality of prompt audio in any supported container; raises InputError for what is unusable."""
         key = hashlib.sha256(audio).hexdigest()
         if key in self._known:
             self._known.move_to_end(key)
-            return self._known[key]
+            yield self._known[key]
+            return
         if key not in self._running:
             self._running[key] = asyncio.create_task(self._encode(key, audio))
         # A caller that leaves must not take the computation from the others who wait for it.
-        return await asyncio.shield(self._running[key])
+        yield await asyncio.shield(self._running[key])
 
-    async def source_tokens(self, audio: bytes) -> IntArray:
+    @pulsing
+    async def source_tokens(self, audio: bytes) -> AsyncIterator[IntArray]:
         """Speech tokens of audio whose words are to be spoken in another voice."""
-        return await self._compute.run(ListenerClock().due, partial(self._model.source_tokens, audio))
+        yield await self._compute.run(ListenerClock().due, partial(self._model.source_tokens, audio))
 
     async def _encode(self, key: str, audio: bytes) -> EncodedVoice:
         try:

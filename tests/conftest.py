@@ -1,4 +1,4 @@
-"""Paths that tests read, and nothing else."""
+"""Paths that tests read, and that no example of a property has a deadline."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 HERE = Path(__file__).parent
+
+# A machine that does something else for a moment would fail it.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -70,7 +70,7 @@ def streamed(
     ]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     text=st.sampled_from(TEXTS),
     prompt=st.integers(0, 60),

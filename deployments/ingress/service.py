@@ -96,6 +96,7 @@ class SpeechService:
         """Other arguments for calls that come from now on; `deployments.live_args` names those that can change."""
         self.args = args
         self._text.lexicon = Lexicon.from_mapping(args.lexicon)
+        self._admission.reconfigure(args.admission)
 
     @property
     def listeners(self) -> int:

@@ -70,7 +70,8 @@ async def audio_of(
         try:
             history = () if task.text is not None else tuple(log.ids)
             replay = replace(task, history=history, sent_samples=sent)
-            async with hops_of(AudioHop, vocoder, "synthesize", replay) as hops:
+            silence_s = playback.silence_timeout_s
+            async with hops_of(AudioHop, vocoder, "synthesize", replay, silence_s=silence_s) as hops:
                 while True:
                     limit = playback.stall_timeout_s if log.samples else playback.first_audio_timeout_s
                     hop = await _within(anext(hops), limit, text_age_s)

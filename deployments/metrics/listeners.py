@@ -1,7 +1,6 @@
 """What an ingress replica counts: what its listeners hear, and how their requests end.
 
-Playback is simulated: a player starts with the first chunk, falls silent when it runs dry, and goes on with the next
-chunk. So underruns are predicted, at the place where audio leaves; what a network adds is not in them.
+Underruns are those of a simulated player (`deployments.player`), so they are predicted, not heard.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import Literal
 from ray.serve.metrics import Counter, Gauge, Histogram
 
 from deployments.messages import FirstAudio
+from deployments.player import HIDDEN_S, Player
 
 Delivery = Literal["listener", "growing", "file"]
 """listener: heard while it is made; growing: so too, while its text is being written; file: all else."""
@@ -24,9 +24,6 @@ _FIRST_AUDIO_MS = [50, 100, 150, 200, 250, 300, 350, 400, 450, 500, 600, 700, 80
                    1500, 2000, 3000, 5000, 10000, 30000, 60000]  # fmt: skip
 _GAP_MS = [10, 20, 50, 100, 150, 200, 300, 400, 500, 750, 1000, 1500, 2000, 3000, 5000, 10000]
 _AHEAD_S = [0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 20, 30, 60, 120]
-
-# Silence that a player with a small buffer of its own hides.
-_HIDDEN_S = 0.1
 
 
 class ListenerMetrics:
@@ -108,7 +105,7 @@ class ListenerMetrics:
         tags = {"delivery": delivery}
         self._gap.observe(max(gap_s * 1000, 0.001), tags)
         self._ahead.observe(max(ahead_s, 0.001), tags)
-        if -ahead_s > _HIDDEN_S:
+        if -ahead_s > HIDDEN_S:
             self._underruns.inc(tags=tags)
             self._underrun_s.inc(-ahead_s, tags)
 
@@ -127,8 +124,8 @@ class ListenerStream:
         self._metrics = metrics
         self._delivery = delivery
         self._clock = clock
-        self._latest: float | None = None
-        self._dry_at = 0.0
+        self._player = Player(clock)
+        self._latest = 0.0
         self.audio_s = 0.0
         self.chunks = 0
         self.underruns = 0
@@ -141,13 +138,12 @@ class ListenerStream:
     def chunk(self, audio_s: float) -> None:
         """So much audio leaves now."""
         now = self._clock()
-        if self._delivery != "file" and self._latest is not None:
-            ahead_s = self._dry_at - now
+        ahead_s = self._player.take(audio_s)
+        if self._delivery != "file" and ahead_s is not None:
             self._metrics.played(self._delivery, now - self._latest, ahead_s)
-            if -ahead_s > _HIDDEN_S:
+            if -ahead_s > HIDDEN_S:
                 self.underruns += 1
                 self.underrun_s -= ahead_s
-        self._dry_at = max(self._dry_at, now) + audio_s
         self._latest = now
         self.audio_s += audio_s
         self.chunks += 1

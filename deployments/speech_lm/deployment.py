@@ -18,6 +18,7 @@ from deployments.args import AppArgs
 from deployments.live_args import LiveArgs
 from deployments.messages import Finish, StageInfo, TokenHop, UtteranceTask
 from deployments.metrics import LanguageModelMetrics, WorkMetrics
+from deployments.pulse import pulsing
 from deployments.records import UtteranceRecord
 from deployments.speech_lm.engine import EngineDiedError
 from deployments.speech_lm.engine_choice import make_engine
@@ -47,6 +48,7 @@ class SpeechLM:
         self._meter = WorkMeter(self._engine.cpu_clock(), on_work=WorkMetrics().observe)
         self._metrics = LanguageModelMetrics(self._meter, config.token_rate)
 
+    @pulsing
     async def generate(self, task: UtteranceTask) -> AsyncIterator[TokenHop]:
         """Hops of speech tokens; tokens of the task's history come first, as if just decoded.
 

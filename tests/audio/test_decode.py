@@ -179,14 +179,14 @@ def test_damage_that_would_leave_a_hole_is_refused(name: str) -> None:
         decode_audio(bytes(content))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=600))
 def test_random_bytes_are_refused(content: bytes) -> None:
     with pytest.raises(InputError):
         decode_audio(content)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.sampled_from(
         [
@@ -210,7 +210,7 @@ def test_random_bytes_behind_a_known_beginning_are_refused(magic: bytes, content
 FILES = {name: encoded_tone(name) for name in ENCODINGS}
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.data())
 def test_a_damaged_file_gives_sound_within_the_limits_or_an_input_error(data: st.DataObject) -> None:
     content = bytearray(FILES[data.draw(st.sampled_from(sorted(FILES)), label="file")])

@@ -181,7 +181,7 @@ YAML_PIECES = ["a", "b", ":", " ", "\n", "- ", "[", "]", "{", "}", "!ref ", "<a>
 YAML_PIECES += ["!new:m.C ", "!!int ", "!!timestamp ", "1", "1e9", "|", ">", "?", "#", "%", "---", "...", "<<: ", "*"]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from(YAML_PIECES), max_size=40).map("".join) | st.text(max_size=60))
 def test_any_text_gives_a_dict_or_one_clear_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "model.yaml"

@@ -24,7 +24,8 @@ from cosyvoice_core.utterance import SpeechRequest
 from deployments.args import AppArgs
 from deployments.client import CosyVoiceClient
 from deployments.local import LocalService, read_config
-from deployments.messages import StageInfo, UtteranceTask
+from deployments.messages import AudioHop, StageInfo, UtteranceTask
+from deployments.stage import hops_of
 
 CONFIG = Path(__file__).parents[2] / "serve_config.yaml"
 STAGES = ("VoiceEncoder", "SpeechLM", "FlowDecoder", "Vocoder")
@@ -95,16 +96,16 @@ async def test_first_audio_leaves_while_the_language_model_still_writes(
     utterance = next(synthesizer.planner.utterances(request))
     task = UtteranceTask("long", replace(utterance, min_tokens=600, max_tokens=600))
     vocoder = serve.get_deployment_handle("Vocoder", service.app_name)
-    hops = vocoder.options(method_name="synthesize", stream=True, _by_reference=False).remote(task)
     heard = ids = 0
     running_at_first: int | None = None
-    async for hop in hops:
-        heard += len(hop.samples)
-        ids += len(hop.ids)
-        if heard and running_at_first is None:
-            info = await serve.get_deployment_handle("SpeechLM", service.app_name).info.remote()
-            running_at_first = info.running
-            assert ids < 100
+    async with hops_of(AudioHop, vocoder, "synthesize", task, silence_s=60) as hops:
+        async for hop in hops:
+            heard += len(hop.samples)
+            ids += len(hop.ids)
+            if heard and running_at_first is None:
+                info = await serve.get_deployment_handle("SpeechLM", service.app_name).info.remote()
+                running_at_first = info.running
+                assert ids < 100
     assert running_at_first == 1
     assert (ids, heard) == (600, 600 * 960)
 

@@ -290,3 +290,49 @@ async def test_nobody_is_held_up_when_it_is_off() -> None:
 def test_a_refusal_keeps_its_time_on_the_way_through_ray() -> None:
     error = pickle.loads(pickle.dumps(OverloadedError("no room", 7.5)))
     assert (str(error), error.retry_after_s) == ("no room", 7.5)
+
+
+# Other rules while callers are in
+
+
+async def test_new_rules_count_for_those_who_wait() -> None:
+    admission = Admission(AdmissionArgs(max_files=1, unproven_listeners=1), RATE)
+    async with AsyncExitStack() as inside:
+        await inside.enter_async_context(admission.file(0))
+        await inside.enter_async_context(admission.listener(0))
+        more = [inside.enter_async_context(enter(0)) for enter in (admission.file, admission.listener)]
+        waiting = [asyncio.create_task(one) for one in more]
+        await settle()
+        assert admission.waiting == 2
+        admission.reconfigure(AdmissionArgs(max_files=2, unproven_listeners=2))
+        await asyncio.gather(*waiting)
+        assert (admission.waiting, admission.listeners) == (0, 2)
+
+
+async def test_a_call_is_counted_as_it_came_in() -> None:
+    on, off = AdmissionArgs(unproven_listeners=1), AdmissionArgs(enabled=False)
+    for before, after, within in ((on, off, 1), (off, on, 0)):
+        admission = Admission(before, RATE)
+        async with admission.listener(0):
+            admission.reconfigure(after)
+            assert admission.listeners == within
+        assert admission.listeners == 0
+
+
+async def test_nobody_waits_once_all_are_let_in() -> None:
+    admission = Admission(AdmissionArgs(max_files=1, unproven_listeners=1), RATE)
+    async with AsyncExitStack() as inside:
+        for enter in (admission.file, admission.listener):
+            await inside.enter_async_context(enter(0))
+        more = [inside.enter_async_context(enter(0)) for enter in (admission.file, admission.listener)]
+        waiting = [asyncio.create_task(one) for one in more]
+        await settle()
+        assert admission.waiting == 2
+        admission.reconfigure(AdmissionArgs(enabled=False))
+        await asyncio.gather(*waiting)
+
+
+async def test_the_margin_is_never_less_than_the_new_one() -> None:
+    admission = Admission(AdmissionArgs(margin=1.25), RATE)
+    admission.reconfigure(AdmissionArgs(margin=2.0))
+    assert admission.margin == 2.0

@@ -141,11 +141,25 @@ class LosingEncoder(BreakingVocoder):
         super().__init__()
         self.losses = losses
 
-    async def remote(self, audio: bytes) -> bytes:  # type: ignore[override]
+    def remote(self, audio: bytes) -> Answer:  # type: ignore[override]
         self.losses -= 1
-        if self.losses >= 0:
-            raise ActorUnavailableError("lost", None)
-        return audio
+        return Answer(audio, self.lose if self.losses >= 0 else None)
+
+    async def lose(self) -> None:
+        raise ActorUnavailableError("lost", None)
+
+
+class Answer:
+    def __init__(self, audio: bytes, lose: Callable[[], Awaitable[None]] | None) -> None:
+        self._audio, self._lose = audio, lose
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._lose is not None:
+            await self._lose()
+        yield self._audio
+
+    def cancel(self) -> None:
+        """Nothing runs."""
 
 
 async def test_a_lost_voice_encoder_is_asked_again() -> None:

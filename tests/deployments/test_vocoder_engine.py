@@ -86,7 +86,7 @@ utterances = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(spoken=st.lists(utterances, min_size=1, max_size=6), max_batch=st.integers(1, 4))
 def test_whatever_the_company_an_utterance_sounds_as_in_one_shot(
     tiny: Vocoder, spoken: list[Spoken], max_batch: int

@@ -68,7 +68,7 @@ def mel_of(outcomes: list[Outcome], stream: FlowStream) -> Tensor:
     return torch.cat(pieces, dim=1)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     utterances=st.lists(st.tuples(st.sampled_from([0, 25, 28, 60]), st.integers(1, 90)), min_size=1, max_size=6),
     order=st.integers(0, 2**32),

@@ -57,7 +57,7 @@ def random_tokens(count: int) -> Tensor:
     return torch.randint(0, SMALL.vocab_size, (count,), generator=torch.Generator().manual_seed(count))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     prompt_length=st.sampled_from([0, 1, 3, 20, 24, 25, 27, 28, 50, 61]),
     pieces=st.lists(st.integers(0, 60), min_size=1, max_size=6),

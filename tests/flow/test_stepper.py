@@ -47,7 +47,7 @@ def alone(prompt_length: int, tokens: Tensor) -> Tensor:
     return FlowSession(MODEL, *prompt(prompt_length)).push(tokens, last=True)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     utterances=st.lists(st.tuples(st.sampled_from([0, 3, 25, 28, 40, 60]), st.integers(1, 90)), min_size=1, max_size=5),
     order=st.integers(0, 2**32),

@@ -21,9 +21,7 @@ from cosyvoice_core.lm.merge import merge
 from cosyvoice_core.lm.request import TokenEvent, TokenRequest
 
 SAMPLINGS = (SamplingConfig(), SamplingConfig(tau=1.0), SamplingConfig(top_p=1.0, top_k=6564, window=0))
-PROPERTY = settings(
-    max_examples=10, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+PROPERTY = settings(max_examples=10, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def request(engine: TorchEngine, seed: int, text: int = 6, tokens: int = 24, **changes: object) -> TokenRequest:

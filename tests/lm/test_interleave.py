@@ -49,7 +49,7 @@ def run(text: list[int], prompt_text: list[int], prompt_speech: list[int], porti
     return state
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(TEXT, TEXT, SPEECH, st.lists(st.integers(0, 9), max_size=12))
 def test_portions_do_not_matter(
     text: list[int], prompt_text: list[int], prompt_speech: list[int], portions: list[int]
@@ -62,7 +62,7 @@ def test_portions_do_not_matter(
     assert parts.plan.spoken == whole.plan.spoken == one_by_one.plan.spoken
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(TEXT.filter(bool), TEXT, SPEECH)
 def test_the_context_is_blocks_of_text_and_speech(
     text: list[int], prompt_text: list[int], prompt_speech: list[int]

@@ -42,7 +42,7 @@ def two_draws(scores: list[float], window: Sequence[int], config: SamplingConfig
     return result
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(
     scores=st.lists(
         st.one_of(st.floats(-8, 8), st.sampled_from([-math.inf, 0.0, 1.0, 30.0])), min_size=1, max_size=12

@@ -16,9 +16,7 @@ from cosyvoice_core.lm.request import StreamRequest, TokenEvent, TokenRequest
 TEXT = [3, 14, 59, 26, 53, 89, 79, 32, 84, 62, 64, 33, 83, 27, 95, 28, 84, 19, 71, 69, 39, 93, 75]
 PROMPT_TEXT = (10, 20, 30, 40, 50, 60, 70)
 PROMPT_SPEECH = tuple(range(100, 2100, 50))
-PROPERTY = settings(
-    max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+PROPERTY = settings(max_examples=8, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def stream(seed: int = 5, history: tuple[int, ...] = ()) -> StreamRequest:

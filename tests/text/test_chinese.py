@@ -107,7 +107,7 @@ def test_long_texts_reach_the_grammar_in_stretches(monkeypatch: pytest.MonkeyPat
     assert len(seen) > 1 and max(seen) <= 800
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.text(alphabet=st.sampled_from('0123456789.,:/-+$%年个第点~x^ A"\\{}'), max_size=30))
 def test_no_digit_is_left(text: str) -> None:
     assert not re.search(r"[0-9]", read_chinese(text, GRAMMAR))

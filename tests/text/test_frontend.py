@@ -45,13 +45,13 @@ HARD_TEXT = st.lists(st.one_of(st.sampled_from(FRAGMENTS), ANY_TEXT), max_size=4
 LONG_TEXT = st.lists(st.one_of(HARD_TEXT, RUN), max_size=8).map("".join)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(st.one_of(HARD_TEXT, LONG_TEXT))
 def test_any_string_gives_sound_segments(front_end: TextFrontEnd, text: str) -> None:
     assert_robust_segments(front_end, text)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(HARD_TEXT)
 def test_reference_and_off_profiles_take_any_string(demo_tokenizer: Tokenizer, text: str) -> None:
     for profile in (Profile.REFERENCE, Profile.OFF):

@@ -36,7 +36,7 @@ def written(front_end: TextFrontEnd, *pieces: str) -> str:
     return "".join(portion.text for portion in portions(front_end, *pieces)).lstrip()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=st.one_of(WORDS, HARD_TEXT), data=st.data())
 def test_the_pieces_do_not_matter(front_end: TextFrontEnd, text: str, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=12)))
@@ -45,7 +45,7 @@ def test_the_pieces_do_not_matter(front_end: TextFrontEnd, text: str, data: st.D
     assert portions(front_end, *text) == portions(front_end, text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=st.one_of(WORDS, HARD_TEXT))
 def test_any_string_gives_sound_portions(front_end: TextFrontEnd, text: str) -> None:
     control = {number for token, number in front_end.tokenizer.special_ids.items() if token not in INLINE_TAGS}
@@ -135,7 +135,7 @@ def utterances(front_end: TextFrontEnd, limits: StreamedLimits, *pieces: str) ->
     return found
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(text=WORDS, sentence=st.integers(1, 30), extra=st.integers(0, 30))
 def test_utterances_are_bounded_and_do_not_depend_on_pieces(
     front_end: TextFrontEnd, text: str, sentence: int, extra: int

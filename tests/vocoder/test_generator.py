@@ -24,7 +24,7 @@ def inputs(frames: int) -> tuple[Tensor, Tensor]:
     return torch.randn(1, 80, frames, generator=generator), 0.1 * torch.randn(1, 1, HOP * frames, generator=generator)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(frames=st.integers(1, 45), edges=st.tuples(st.floats(0, 1), st.floats(0, 1)))
 def test_a_part_equals_the_same_part_of_the_whole(tiny: Vocoder, frames: int, edges: tuple[float, float]) -> None:
     start, stop = sorted(round(edge * frames) for edge in edges)
@@ -35,7 +35,7 @@ def test_a_part_equals_the_same_part_of_the_whole(tiny: Vocoder, frames: int, ed
     assert torch.allclose(part, whole[:, HOP * start : HOP * stop], atol=2e-6, rtol=0)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(lengths=st.lists(st.integers(1, 30), min_size=2, max_size=4), start=st.integers(0, 10))
 def test_rows_of_unequal_length_sound_as_alone(tiny: Vocoder, lengths: list[int], start: int) -> None:
     longest = max(lengths)
@@ -52,7 +52,7 @@ def test_rows_of_unequal_length_sound_as_alone(tiny: Vocoder, lengths: list[int]
         assert not together[row, len(expected) :].any()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(lengths=st.lists(st.integers(1, 30), min_size=2, max_size=4))
 def test_pitch_of_rows_of_unequal_length_is_that_of_each_alone(tiny: Vocoder, lengths: list[int]) -> None:
     mel = torch.zeros(len(lengths), 80, max(lengths))

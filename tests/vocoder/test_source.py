@@ -33,7 +33,7 @@ def noise(vocoder: Vocoder, frames: int) -> Tensor:
     return vocoder.m_source.scale(SourceNoise(1).mixed(0, frames))[None]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(cuts=st.lists(st.integers(1, 59), max_size=4, unique=True))
 def test_phase_carried_over_any_cut_gives_the_same_source(tiny: Vocoder, cuts: list[int]) -> None:
     f0, drawn = pitch(60), noise(tiny, 60)
@@ -93,7 +93,7 @@ def test_phase_stays_exact_over_an_hour(tiny: Vocoder) -> None:
     assert circular(carried[0] - advance * frames) < 1e-6
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(start=st.integers(0, 500), count=st.integers(0, 30), seed=st.integers(0, 2**64 - 1))
 def test_noise_is_a_function_of_position(start: int, count: int, seed: int) -> None:
     noise = SourceNoise(seed)

@@ -14,7 +14,7 @@ from cosyvoice_core.vocoder import SpeedStream, reference_resize, resize_mel
 speeds = st.one_of(st.sampled_from([0.5, 0.8, 1.0, 1.25, 1.5, 2.0]), st.floats(0.5, 2.0))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(speed=speeds, sizes=st.lists(st.integers(0, 12), min_size=1, max_size=12))
 def test_any_chunking_equals_one_shot_bit_by_bit(speed: float, sizes: list[int]) -> None:
     mel = torch.randn(4, sum(sizes), generator=torch.Generator().manual_seed(sum(sizes)))

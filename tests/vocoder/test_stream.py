@@ -59,7 +59,7 @@ def gap(actual: Tensor, expected: Tensor) -> float:
     return (actual - expected).abs().max().item() if actual.numel() else 0.0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(sizes=pieces, mel_seed=st.integers(0, 9))
 def test_any_chunking_equals_one_shot(tiny: Vocoder, sizes: list[int], mel_seed: int) -> None:
     mel = random_mel(sum(sizes), mel_seed)
@@ -114,7 +114,7 @@ def test_long_pushes_are_cut_into_windows_of_bounded_length(tiny: Vocoder) -> No
     assert gap(torch.cat(pieces), one_shot(tiny, mel)) < ROUNDING
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(sizes=st.lists(st.integers(0, 250), min_size=1, max_size=8))
 def test_windows_have_few_shapes_whatever_is_pushed(tiny: Vocoder, sizes: list[int]) -> None:
     """Nothing is computed here; windows are answered with silence."""
@@ -162,7 +162,7 @@ def test_windows_do_not_grow_with_the_utterance(tiny: Vocoder) -> None:
     assert len(sizes) == 1
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(plans=st.lists(pieces, min_size=2, max_size=4))
 def test_streams_together_equal_streams_alone(tiny: Vocoder, plans: list[list[int]]) -> None:
     mels = [random_mel(sum(plan), seed) for seed, plan in enumerate(plans)]
@@ -199,7 +199,7 @@ def test_windows_of_unequal_length_run_as_one_batch(tiny: Vocoder, monkeypatch: 
     assert sorted(batches) == [1, 3]
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(sizes=pieces, share=st.floats(0, 1))
 def test_resumed_stream_gives_the_same_bits(tiny: Vocoder, sizes: list[int], share: float) -> None:
     mel = random_mel(sum(sizes))

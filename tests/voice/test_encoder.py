@@ -59,7 +59,7 @@ def test_a_path_and_its_bytes_give_the_same_voice(encoder: VoiceEncoder, tmp_pat
         np.testing.assert_array_equal(getattr(one.prompt, name), getattr(other.prompt, name))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     samples=st.integers(8000, 60000),
     rate=st.sampled_from([16000, 22050, 24000, 44100, 48000]),
@@ -134,14 +134,14 @@ def test_limits_are_settings_but_never_beyond_what_the_tokenizer_takes(models: P
         SpeechTokenizer(models / "speech_tokenizer_v2.onnx").tokens(tone(30.1, 16000))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(content=st.binary(max_size=400))
 def test_no_bytes_crash_the_encoder(encoder: VoiceEncoder, content: bytes) -> None:
     with pytest.raises(InputError):
         encoder.encode(content)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(integers=st.binary(min_size=2, max_size=60000), rate=st.integers(1, 2**32 - 1), known=st.booleans())
 def test_any_samples_at_any_rate_give_a_voice_or_an_input_error(
     encoder: VoiceEncoder, integers: bytes, rate: int, known: bool

@@ -21,7 +21,7 @@ def tokenizer() -> S3Tokenizer:
     return S3Tokenizer(SMALL).eval()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(lengths=st.lists(st.integers(1, 90), min_size=1, max_size=4), seed=st.integers(0, 1000))
 def test_a_batch_equals_its_items_alone(tokenizer: S3Tokenizer, lengths: list[int], seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -150,7 +150,7 @@ def test_sizes_of_another_model_are_taken_from_its_config(tmp_path: Path) -> Non
     assert voice.speaker.shape == (64,)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(tokens=st.integers(0, 30), ids=st.lists(st.integers(0, 151662), max_size=9), seed=st.integers(0, 99))
 def test_saved_voices_read_back_the_same(
     tmp_path_factory: pytest.TempPathFactory, tokens: int, ids: list[int], seed: int

@@ -22,12 +22,10 @@ from deployments.ingress.admission.capacity import Capacity
 from deployments.ingress.admission.gate import Gate, NoRoomError
 from deployments.mailbox import OverloadedError
 from deployments.messages import AudioHop
+from deployments.player import HIDDEN_S, Player
 
 _LATEST = 0.2
 """Weight of the latest listener in the averages over all."""
-
-_GAP_S = 0.1
-"""Silence between chunks that a player with a small buffer of its own hides."""
 
 _MARGIN_STEP = 0.3
 """Logarithm of the factor by which one gap widens the margin."""
@@ -40,23 +38,22 @@ class Listening:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
+        self._player = Player(clock)
         self.since = clock()
-        self._first: float | None = None
-        self._sent_s = 0.0
-        self.late_s = 0.0
 
     def heard(self, audio_s: float) -> None:
         """So much audio leaves now."""
-        now = self._clock()
-        if self._first is None:
-            self._first = now
-        self.late_s = max(self.late_s, now - self._first - self._sent_s)
-        self._sent_s += audio_s
+        self._player.take(audio_s)
+
+    @property
+    def silence_s(self) -> float:
+        """In which he waits for more, all in all."""
+        return self._player.silence_s
 
     @property
     def first_audio_s(self) -> float | None:
         """From being let in to the first audio."""
-        return None if self._first is None else self._first - self.since
+        return None if self._player.first_at is None else self._player.first_at - self.since
 
     @property
     def held_s(self) -> float:
@@ -72,11 +69,19 @@ class Admission:
         self._clock = clock
         self._capacity = Capacity(clock=clock)
         self._listeners = Gate(self._serves_one_more, args.max_waiting)
-        self._files = Gate(lambda inside: inside < args.max_files, args.max_waiting)
+        self._files = Gate(self._makes_one_more_file, args.max_waiting)
         self._first_audio_s = 0.0
         self._held_s = 0.0
         self._margin = args.margin
         self._widened = -math.inf
+
+    def reconfigure(self, args: AdmissionArgs) -> None:
+        """Other rules for those who come from now on, and for those who wait; nobody who is in is sent away."""
+        self._args = args
+        self._margin = max(self._margin, args.margin)
+        for gate in (self._listeners, self._files):
+            gate.max_waiting = args.max_waiting
+            gate.admit()
 
     @property
     def listeners(self) -> int:
@@ -107,13 +112,14 @@ class Admission:
         Raises OverloadedError, which says when to try again: at once when no first audio is predicted in time, else
         when the wait was longer than that.
         """
-        if self._args.enabled:
+        counted = self._args.enabled
+        if counted:
             await self._let_in(priority)
         listening = Listening(self._clock)
         try:
             yield listening
         finally:
-            if self._args.enabled:
+            if counted:
                 self._learn(listening, complete)
                 self._listeners.leave()
 
@@ -152,7 +158,7 @@ class Admission:
         rate = self._capacity.rate
         if not complete or rate is None:
             return
-        missed = listening.late_s > _GAP_S
+        missed = listening.silence_s > HIDDEN_S
         if missed and listening.since < self._widened:
             # He was let in by the margin that has been found too small already.
             return
@@ -182,7 +188,10 @@ class Admission:
 
     def _serves_one_more(self, inside: int) -> bool:
         # Alone he gets all there is, whatever that is.
-        return inside == 0 or inside < self.most_listeners
+        return inside == 0 or inside < self.most_listeners or not self._args.enabled
+
+    def _makes_one_more_file(self, inside: int) -> bool:
+        return inside < self._args.max_files or not self._args.enabled
 
     def _wait_s(self, ahead: int) -> float:
         """Until one who has so many before him is let in: places come free as fast as listeners leave them."""

@@ -25,7 +25,7 @@ class Gate:
     def __init__(self, fits: Callable[[int], bool], max_waiting: int) -> None:
         """fits: whether one more may come in beside so many."""
         self._fits = fits
-        self._max_waiting = max_waiting
+        self.max_waiting = max_waiting
         self._numbers = itertools.count()
         self._waiting: list[_Waiting] = []
         self.inside = 0
@@ -47,7 +47,7 @@ class Gate:
         if self.opens_for(priority):
             self.inside += 1
             return
-        if len(self._waiting) >= self._max_waiting:
+        if len(self._waiting) >= self.max_waiting:
             if not self._waiting or self._waiting[-1].key[0] <= -priority:
                 raise NoRoomError
             displaced = self._waiting.pop().opened
