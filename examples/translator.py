@@ -24,13 +24,16 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from fastapi import FastAPI, WebSocket
 from ray import serve
 from ray.serve.handle import DeploymentHandle
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 
 from deployments.client import DEFAULT_APP, CosyVoiceClient
 
+APP = "translator"
 ROUTE = "/translate"
 RATE = 24000
 GERMAN = {
@@ -95,10 +98,7 @@ async def _words(pieces: AsyncIterator[str]) -> AsyncIterator[str]:
         yield word
 
 
-api = FastAPI()
-
-
-@serve.ingress(api)
+@serve.ingress()
 class SpokenTranslator:
     """WebSocket at `/`: text messages in, the last one empty; binary messages out, 16-bit samples at 24 kHz."""
 
@@ -107,8 +107,10 @@ class SpokenTranslator:
         self._translation = translation
         self._voice = voice
 
-    @api.websocket("/")
-    async def interpret(self, socket: WebSocket) -> None:
+    def __serve_build_asgi_app__(self) -> Starlette:
+        return Starlette(routes=[WebSocketRoute("/", self._interpret)])
+
+    async def _interpret(self, socket: WebSocket) -> None:
         await socket.accept()
         words = self._translation.translated(_received(socket))
         # Leaving the block, also because the client left, stops all stages.
@@ -152,14 +154,14 @@ def main() -> None:
     parser.add_argument("--stay", action="store_true", help="leave it deployed")
     options = parser.parse_args()
     CosyVoiceClient()  # joins the cluster of the service on this machine
-    serve.run(application(voice=options.voice), name="translator", route_prefix=ROUTE)
+    serve.run(application(voice=options.voice), name=APP, route_prefix=ROUTE)
     try:
         # Three letters at a time: no piece needs to be a word.
         text: str = options.text
         sound = asyncio.run(interpret(options.url, [text[at : at + 3] for at in range(0, len(text), 3)]))
     finally:
         if not options.stay:
-            serve.delete("translator")
+            serve.delete(APP)
     with wave.open(str(options.out), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
