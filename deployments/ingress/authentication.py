@@ -15,8 +15,8 @@ from deployments.ingress.callers import ANYONE, Caller
 from deployments.ingress.errors import invalid
 from deployments.ingress.keys import KeyRing
 
-PROBES = frozenset({"/health", "/ready"})
-"""Those who ask have no keys."""
+OPEN_PATHS = frozenset({"/health", "/ready"})
+"""For probes, which have no keys."""
 
 _CALLER = "cosyvoice.caller"
 _POLICY_VIOLATION = 1008
@@ -30,12 +30,12 @@ class Authentication:
         app: ASGIApp,
         keys: KeyRing,
         on_refused: Callable[[], None] = lambda: None,
-        open_paths: frozenset[str] = PROBES,
+        also_open: Iterable[str] = (),
     ) -> None:
-        """open_paths: what may be read, without a query, by whoever has no key."""
+        """also_open: more paths that may be read, without a query, by whoever has no key."""
         self._app = app
         self._keys = keys
-        self._open_paths = open_paths
+        self._open_paths = OPEN_PATHS.union(also_open)
         self._on_refused = on_refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

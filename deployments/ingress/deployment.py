@@ -18,7 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from deployments import exposure
 from deployments.args import AppArgs
-from deployments.ingress.authentication import PROBES, Authentication
+from deployments.ingress.authentication import Authentication
 from deployments.ingress.errors import answer_for, invalid
 from deployments.ingress.guard import Guard
 from deployments.ingress.keys import ENVIRONMENT, KeyRing, KeysError
@@ -118,8 +118,7 @@ def make_api(service: SpeechService, keys: KeyRing | None = None) -> FastAPI:
     api.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
     if keys is not None:
         refused_key = partial(service.metrics.refused, "key")
-        open_paths = PROBES | PAGE_FILES.keys()
-        api.add_middleware(Authentication, keys=keys, on_refused=refused_key, open_paths=open_paths)
+        api.add_middleware(Authentication, keys=keys, on_refused=refused_key, also_open=PAGE_FILES)
     if security.cors_origins:
         api.add_middleware(
             CORSMiddleware,
