@@ -220,6 +220,19 @@ def test_what_the_service_refuses_is_shown_in_its_words(page: Any, stages: Break
     assert page.is_hidden("#error")
 
 
+def test_where_no_stream_can_be_played_the_whole_is(opened: Any, url: str) -> None:
+    """As over plain http from another machine, where browsers have no worklets."""
+    with watched(opened) as page:
+        page.add_init_script("delete BaseAudioContext.prototype.audioWorklet")
+        page.goto(url)
+        page.wait_for_selector("#service[data-state=ok]")
+        page.click("#speak")
+        page.wait_for_selector("#status:has-text('1.0 s of speech')")
+        page.wait_for_selector("#again:visible")
+        page.evaluate("new Promise(heard => { again.ended ? heard() : again.onended = heard })")
+        assert page.evaluate("again.duration") == CHUNK * CHUNKS / 24000
+
+
 def test_a_service_that_is_gone_is_told(opened: Any, stages: BreakingStages) -> None:
     with watched(opened) as page:
         with served(stages) as url:
