@@ -42,6 +42,7 @@ ENV PATH=/app/.venv/bin:${PATH} \
     RAY_USAGE_STATS_ENABLED=0 \
     HOME=/tmp \
     HF_HOME=/models/huggingface \
+    COSYVOICE_VOICES=/models/voices \
     XDG_CACHE_HOME=/tmp/cache \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 # Code and environment belong to root: the service cannot change itself.

@@ -69,9 +69,12 @@ def _speak(options: argparse.Namespace) -> int:
     if options.mode is Mode.CONVERSION:
         if options.source is None:
             raise InputError("source", "mode vc needs the audio to convert", "--source FILE")
-        chunks: Iterable[FloatArray] = [
-            synthesizer.convert(options.source, voice, seed=seed, speed=options.speed).samples
-        ]
+        chunks: Iterable[FloatArray]
+        if options.stream:
+            converted = synthesizer.stream_conversion(options.source, voice, seed=seed, speed=options.speed)
+            chunks = _timed(converted, began)
+        else:
+            chunks = [synthesizer.convert(options.source, voice, seed=seed, speed=options.speed).samples]
         samples = write_wav(options.out, chunks, synthesizer.sample_rate)
     else:
         request = SpeechRequest(

@@ -153,10 +153,31 @@ class Synthesizer:
 
     def convert(self, source: bytes | Path, voice: VoicePrompt, *, seed: int = 0, speed: float = 1.0) -> Speech:
         """The words of `source` in another voice; raises InputError."""
-        utterance = self.planner.conversion(self._voice_encoder.source_tokens(source), voice, seed=seed, speed=speed)
-        assert utterance.inputs.source_tokens is not None
-        ids = tuple(utterance.inputs.source_tokens.tolist())
-        return Speech(self._render(utterance, ids), self.sample_rate, (ids,))
+        parts, tokens = [], []
+        for utterance, ids in self._conversions(source, voice, seed, speed):
+            parts.append(self._render(utterance, ids))
+            tokens.append(ids)
+        return Speech(np.concatenate(parts), self.sample_rate, tuple(tokens))
+
+    def stream_conversion(
+        self,
+        source: bytes | Path,
+        voice: VoicePrompt,
+        *,
+        seed: int = 0,
+        speed: float = 1.0,
+        hops: HopPlan | None = None,
+    ) -> Iterator[FloatArray]:
+        """The same in pieces (N,) as they become final, with the chunk-causal flow; raises InputError."""
+        for utterance, ids in self._conversions(source, voice, seed, speed):
+            yield from self.stream_tokens(utterance, iter(ids), hops or HopPlan())
+
+    def _conversions(
+        self, source: bytes | Path, voice: VoicePrompt, seed: int, speed: float
+    ) -> Iterator[tuple[Utterance, tuple[int, ...]]]:
+        for index, piece in enumerate(self._voice_encoder.source(source)):
+            ids = self._voice_encoder.tokens(piece)
+            yield self.planner.conversion(ids, voice, seed=seed, speed=speed, index=index), tuple(ids.tolist())
 
     def stream_tokens(self, utterance: Utterance, tokens: Iterator[int], hops: HopPlan) -> Iterator[FloatArray]:
         """Sound of one utterance's tokens, hop by hop."""

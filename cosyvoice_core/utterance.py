@@ -20,6 +20,7 @@ from cosyvoice_core.lm.vocabulary import SpeechVocabulary
 from cosyvoice_core.streamed import StreamedLimits, StreamedText
 from cosyvoice_core.text.frontend import TextFrontEnd
 from cosyvoice_core.text.lexicon import Lexicon
+from cosyvoice_core.text.script import Language
 from cosyvoice_core.voice.alignment import ChunkAlignment
 
 MIN_SPEED, MAX_SPEED = 0.5, 2.0
@@ -31,7 +32,7 @@ class SpeechRequest:
     """What a user asks for: a text in a voice.
 
     mode None picks by what is given: an instruction, a transcript, a prompt without one, or a speaker alone.
-    sampling None takes the checkpoint's own settings.
+    sampling None takes the checkpoint's own settings. language: of the text, where its letters do not tell.
     """
 
     text: str
@@ -43,6 +44,7 @@ class SpeechRequest:
     greedy: bool = False
     sampling: SamplingConfig | None = None
     lexicon: Lexicon = field(default_factory=Lexicon)
+    language: Language | None = None
 
     def __post_init__(self) -> None:
         if not MIN_SPEED <= self.speed <= MAX_SPEED:
@@ -131,7 +133,7 @@ class UtterancePlanner:
         mode = request.effective_mode
         instruction = self._ids(self._text.encode_instruction(request.instruction)) if mode is Mode.INSTRUCT2 else None
         spoken = 0
-        for segment in self._text.segments(request.text, request.lexicon):
+        for segment in self._text.segments(request.text, request.lexicon, request.language):
             text_ids = self._ids(self._text.encode(segment))
             inputs = utterance_inputs(mode, text_ids=text_ids, voice=request.voice, instruction_ids=instruction)
             least, most = length_bounds(len(text_ids))
@@ -152,12 +154,14 @@ class UtterancePlanner:
 
     def check_text(self, request: SpeechRequest) -> None:
         """Raises InputError when the text holds nothing that can be spoken, before its voice is known."""
-        if next(self._text.segments(request.text, request.lexicon), None) is None:
+        if next(self._text.segments(request.text, request.lexicon, request.language), None) is None:
             raise _nothing_to_say()
 
     def streamed(self, request: SpeechRequest) -> StreamedText:
         """Splitter of the request's text, which is still being written; `request.text` is not looked at."""
-        return StreamedText(self._text.stream(request.lexicon), self._text.encode, self._streamed_limits)
+        return StreamedText(
+            self._text.stream(request.lexicon, request.language), self._text.encode, self._streamed_limits
+        )
 
     def streamed_utterance(self, request: SpeechRequest, index: int) -> Utterance:
         """Utterance number `index` of a text that is still being written. Raises InputError for an unfit voice."""
@@ -180,15 +184,15 @@ class UtterancePlanner:
         )
 
     def conversion(
-        self, source_tokens: IntArray, voice: VoicePrompt, *, seed: int = 0, speed: float = 1.0
+        self, source_tokens: IntArray, voice: VoicePrompt, *, seed: int = 0, speed: float = 1.0, index: int = 0
     ) -> Utterance:
-        """The utterance of a voice conversion: tokens of the source spoken in `voice`."""
+        """An utterance of a voice conversion: tokens of piece number `index` of the source, spoken in `voice`."""
         inputs = utterance_inputs(
             Mode.CONVERSION, text_ids=np.zeros(0, np.int32), voice=voice, source_tokens=source_tokens
         )
         count = len(source_tokens)
         return Utterance(
-            0, "", self._aligned(inputs), segment_seed(seed, 0), speed, False, self._lm.sampling, count, count
+            index, "", self._aligned(inputs), segment_seed(seed, index), speed, False, self._lm.sampling, count, count
         )
 
     def transcript(self, text: str) -> tuple[str, IntArray]:

@@ -1,6 +1,6 @@
 """`python -m deployments serve`: the service on this machine, in the foreground.
 
-`sizing`, `knobs` and `keys` start nothing.
+`sizing`, `knobs`, `keys` and `voices` start nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from deployments.keys_command import add_keys_parser, make_key
 from deployments.knobs import refresh, table
 from deployments.local import DeployError, LocalService, read_config, start, stop
 from deployments.sizing_report import problems, report
+from deployments.voices_command import add_voices_parser, run_voices
 
 _DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "serve_config.yaml"
 
@@ -42,9 +43,12 @@ def main(argv: list[str] | None = None) -> int:
     knobs_parser = commands.add_parser("knobs", help="every setting under `args` of a Serve config")
     knobs_parser.add_argument("--page", type=Path, help="Markdown page whose table is made anew")
     add_keys_parser(commands)
+    add_voices_parser(commands, _DEFAULT_CONFIG)
     options = parser.parse_args(argv)
     if options.command == "keys":
         return make_key(options)
+    if options.command == "voices":
+        return run_voices(options)
     if options.command == "sizing":
         return _sizing(options)
     return _knobs(options.page) if options.command == "knobs" else _serve(options)

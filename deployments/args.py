@@ -17,6 +17,7 @@ from cosyvoice_core.text.split import SplitLimits
 from cosyvoice_core.voice.alignment import ChunkAlignment
 from deployments.pulse import EVERY_S
 from deployments.speech_lm.vllm_args import VllmArgs
+from deployments.voices.args import VoicesArgs
 
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["float32", "bfloat16", "float16"]
@@ -156,6 +157,9 @@ class Limits(_Args):
     max_body_bytes: int = Field(default=32 * 2**20, ge=1024, description="of a request, prompt audio included")
     max_text_chars: int = Field(default=200_000, ge=1, description="streamed answers")
     max_unstreamed_chars: int = Field(default=10_000, ge=1, description="answers sent whole, with stream=false")
+    max_source_s: float = Field(default=300.0, ge=1, description="of a recording that is to be spoken in another voice")
+    max_script_lines: int = Field(default=10_000, ge=1, description="of one script")
+    max_script_chars: int = Field(default=2_000_000, ge=1, description="of all lines of a script, streamed")
     max_instruction_chars: int = Field(default=500, ge=1, description="of `instructions`")
     max_lexicon_entries: int = Field(default=1_000, ge=0, description="of a request's `lexicon`")
     live_contexts: int = Field(default=8, ge=1, description="contexts at once on one WebSocket")
@@ -187,6 +191,17 @@ class PlaybackArgs(_Args):
     replay_pause_s: float = Field(default=0.5, ge=0, description="before the second of these; doubled for each further")
     file_lead_s: float = Field(
         default=60.0, ge=0, description="a file is computed like audio that a listener needs so much later"
+    )
+    script_look_ahead: int = Field(
+        default=3,
+        ge=0,
+        description="segments of a script synthesised ahead of the one that is sent; each holds 64 s (6 MB) at most",
+    )
+    script_run_ahead_s: float = Field(
+        default=3600.0,
+        gt=0,
+        description="and no new one starts while a listener in real time would be this far behind: bounds what the "
+        "proxy holds for a reader who does not read",
     )
 
 
@@ -264,6 +279,7 @@ class AppArgs(_Args):
     playback: PlaybackArgs = PlaybackArgs()
     admission: AdmissionArgs = AdmissionArgs()
     security: SecurityArgs = SecurityArgs()
+    voices: VoicesArgs = VoicesArgs()
 
     def model_source(self) -> str:
         """The model with a relative folder resolved against the project, so that every process finds it."""

@@ -23,9 +23,11 @@ from ray.serve.handle import DeploymentHandle
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.inputs import FloatArray
 from deployments.mailbox import OverloadedError, TextSource
-from deployments.messages import FirstAudio, SpeakCall, SpeechChunk, StreamCutError, VoiceInfo, seeded
+from deployments.messages import FirstAudio, Recording, ScriptCall, SpeakCall, SpeechChunk, StreamCutError, seeded
 from deployments.resuming import Resuming
 from deployments.text_source import TextWriter
+from deployments.voice_calls import VoiceCalls
+from deployments.voices.refusal import VoiceRefusedError
 
 DEFAULT_APP = "cosyvoice"
 _OPEN_TIMEOUT_S = 30
@@ -39,7 +41,7 @@ class SpeechStream:
     the last sample. Raises InputError for a wrong request, StreamCutError when the service broke off again and again.
     """
 
-    def __init__(self, handle: DeploymentHandle, call: SpeakCall) -> None:
+    def __init__(self, handle: DeploymentHandle, call: SpeakCall | ScriptCall) -> None:
         self._ended = False
         self.first_audio: FirstAudio | None = None
         """Where the time to the first chunk went, once that has come."""
@@ -47,8 +49,9 @@ class SpeechStream:
         self._resuming = Resuming(seeded(call))
         self._open(handle, self._resuming.call)
 
-    def _open(self, handle: DeploymentHandle, call: SpeakCall) -> None:
-        self._stream: Any = handle.options(method_name="speak", stream=True, _by_reference=False).remote(call)
+    def _open(self, handle: DeploymentHandle, call: SpeakCall | ScriptCall) -> None:
+        method = "read" if isinstance(call, ScriptCall) else "speak"
+        self._stream: Any = handle.options(method_name=method, stream=True, _by_reference=False).remote(call)
 
     def _failure(self, error: Exception) -> BaseException:
         if isinstance(error, RayActorError):
@@ -213,7 +216,7 @@ class WrittenSpeechStream(SpeechStream):
         self._stream.cancel()
 
 
-class CosyVoiceClient:
+class CosyVoiceClient(VoiceCalls):
     """Speaks through the running application; cheap to create, holds no state of its own."""
 
     def __init__(self, app_name: str = DEFAULT_APP, handle: DeploymentHandle | None = None) -> None:
@@ -227,7 +230,7 @@ class CosyVoiceClient:
                 # Of its own accord Serve would start a new, empty cluster here.
                 ray.init(address="auto", log_to_driver=False)
             handle = serve.get_app_handle(app_name)
-        self._handle = handle
+        super().__init__(handle)
 
     def speak(self, text: str, **options: Any) -> SpeechStream:
         """Start speaking; options are the fields of `SpeakCall` (voice, prompt_audio, seed, ...)."""
@@ -241,10 +244,16 @@ class CosyVoiceClient:
         """
         return WrittenSpeechStream(self._handle, pieces, options)
 
-    def voices(self) -> list[VoiceInfo]:
-        """Saved voices. Not for use inside an event loop."""
-        voices: list[VoiceInfo] = self._handle.voices.remote().result(timeout_s=30)
-        return voices
+    def convert(self, source: bytes, **options: Any) -> SpeechStream:
+        """The words of a recording (a file's content, in any container) in another voice.
+
+        Options are those fields of `SpeakCall` that have to do with voice: voice, prompt_audio, seed, speed, realtime.
+        """
+        return SpeechStream(self._handle, SpeakCall(text=Recording(source), **options))
+
+    def read(self, lines: Iterable[SpeakCall], **options: Any) -> SpeechStream:
+        """Lines one after another, several of them made at once; options are the fields of `ScriptCall` but `lines`."""
+        return SpeechStream(self._handle, ScriptCall(tuple(lines), **options))
 
     def sample_rate(self) -> int:
         """Hz of all audio. Not for use inside an event loop."""
@@ -253,4 +262,5 @@ class CosyVoiceClient:
 
 
 def _cause(error: RayTaskError) -> BaseException:
-    return error.cause if isinstance(error.cause, InputError | OverloadedError | StreamCutError) else error
+    of_ours = InputError | OverloadedError | StreamCutError | VoiceRefusedError
+    return error.cause if isinstance(error.cause, of_ours) else error

@@ -25,6 +25,8 @@ CHANGEABLE: Mapping[str, tuple[str, ...]] = {
         "limits.max_unstreamed_chars",
         "limits.max_instruction_chars",
         "limits.max_lexicon_entries",
+        "limits.max_script_lines",
+        "limits.max_script_chars",
     ),
     "VoiceEncoder": ("voice_cache_bytes",),
     "SpeechLM": ("hops.max_tokens", "lm.max_paused_sequences", "lm.text_idle_timeout_s"),

@@ -6,9 +6,11 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TypeVar
 
-from cosyvoice_core.inputs import FloatArray, Mode
-from cosyvoice_core.utterance import MAX_SEED, Utterance
+from cosyvoice_core.inputs import FloatArray, IntArray, Mode
+from cosyvoice_core.text.script import Language
+from cosyvoice_core.utterance import MAX_SEED, Utterance, segment_seed
 from deployments.ingress.callers import ANYONE, Caller
 from deployments.mailbox import TextSource
 from deployments.sampling import SamplingSettings
@@ -108,6 +110,14 @@ class StageInfo:
     config_problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class SourceTokens:
+    """Speech tokens (P,) int32 of one piece of a recording that is to be spoken in another voice."""
+
+    ids: IntArray
+    last: bool
+
+
 class StreamCutError(RuntimeError):
     """A stage's stream ended without its last hop."""
 
@@ -132,17 +142,25 @@ FROM_THE_START = ResumePoint()
 
 
 @dataclass(frozen=True, slots=True)
+class Recording:
+    """Audio in any container, whose words are to be spoken in another voice."""
+
+    audio: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class SpeakCall:
     """What a door asks of the service, already in the service's terms; every door builds one of these.
 
-    The text is complete, or where it arrives while it is being written. The voice is a saved one by name, or prompt
-    audio (any container) with its transcript or without. seed None draws one; greedy takes the likeliest token
-    always. realtime bounds how far the service runs ahead of a listener; without it a text is rendered as fast as it
-    can be. Under load calls of higher priority are admitted first. The caller says which voices there are and which
-    quotas it counts for. resume asks for the rest of an answer that was cut, by the same call with the same seed.
+    The text is complete, or where it arrives while it is being written, or a recording that says it. The voice is a
+    saved one by name, or prompt audio (any container) with its transcript or without. seed None draws one; greedy
+    takes the likeliest token always. realtime bounds how far the service runs ahead of a listener; without it a text is
+    rendered as fast as it can be. Under load calls of higher priority are admitted first. The caller says which voices
+    there are and which quotas it counts for. resume asks for the rest of an answer that was cut, by the same call with
+    the same seed. language: of the text, where its letters do not tell.
     """
 
-    text: str | TextSource
+    text: str | TextSource | Recording
     voice: str | None = None
     prompt_audio: bytes | None = None
     prompt_text: str = ""
@@ -153,6 +171,7 @@ class SpeakCall:
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     speed: float = 1.0
     lexicon: Mapping[str, str] = field(default_factory=dict)
+    language: Language | None = None
     realtime: bool = True
     pause_s: float | None = None
     priority: int = 0
@@ -164,7 +183,37 @@ class SpeakCall:
         return replace(self, caller=caller, priority=caller.priority)
 
 
-def seeded(call: SpeakCall) -> SpeakCall:
+@dataclass(frozen=True, slots=True)
+class ScriptCall:
+    """Lines that are spoken one after another; each is a call of which only what says how it is spoken counts.
+
+    pauses_s: silence after each line, which none is after the last. A line without a seed gets one from the script's
+    and its number. Its answer's segments are numbered through all lines. All else as in `SpeakCall`.
+    """
+
+    lines: tuple[SpeakCall, ...]
+    pauses_s: tuple[float, ...] = ()
+    seed: int | None = None
+    realtime: bool = False
+    priority: int = 0
+    resume: ResumePoint = FROM_THE_START
+    caller: Caller = ANYONE
+
+    def by(self, caller: Caller) -> ScriptCall:
+        """The same script of this caller."""
+        return replace(self, caller=caller, priority=caller.priority)
+
+    def line(self, number: int) -> SpeakCall:
+        """A line as a call of its own, of the same caller and with its seed."""
+        line = self.lines[number]
+        seed = line.seed if line.seed is not None or self.seed is None else segment_seed(self.seed, number)
+        return replace(line.by(self.caller), seed=seed)
+
+
+AnyCall = TypeVar("AnyCall", bound=SpeakCall | ScriptCall)
+
+
+def seeded(call: AnyCall) -> AnyCall:
     """The call with a seed, drawn if it had none, so that its answer can be asked for again."""
     return call if call.seed is not None else replace(call, seed=secrets.randbelow(MAX_SEED))
 
@@ -188,23 +237,28 @@ class FirstAudio:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentStart:
+    """A text segment begins: its text as it is spoken (empty where it is not known), the sample of the answer at which
+    its speech begins, and its speed."""
+
+    text: str
+    sample: int
+    speed: float
+
+
+@dataclass(frozen=True, slots=True)
 class SpeechChunk:
     """Samples (N,) float32 of the answer in order, and the text segment they belong to; `last` ends the answer.
 
     The silence between two segments belongs to the second. A chunk may be empty.
-    first_audio: on the answer's first chunk only.
+    begins: on the first chunk of a segment's speech. Of an answer that goes on amid a segment, its sample may lie
+    before what is sent, and counts from the start of the segment that was resumed. first_audio: on the answer's first
+    chunk. line: of the script that the segment belongs to.
     """
 
     samples: FloatArray
     segment: int
     last: bool = False
     first_audio: FirstAudio | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class VoiceInfo:
-    """A voice that can be asked for by name, and the modes it can be used in."""
-
-    name: str
-    modes: tuple[str, ...]
-    prompt_s: float
+    begins: SegmentStart | None = None
+    line: int = 0

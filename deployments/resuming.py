@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from deployments.messages import FROM_THE_START, ResumePoint, SpeakCall, SpeechChunk
+from deployments.messages import FROM_THE_START, ResumePoint, ScriptCall, SpeakCall, SpeechChunk
 
 _ATTEMPTS = 4
 _PAUSE_S = 0.5
@@ -16,13 +16,13 @@ class Resuming:
     Attempts in a row that bring no more sound are counted, and come after growing pauses but for the first.
     """
 
-    def __init__(self, call: SpeakCall | None) -> None:
+    def __init__(self, call: SpeakCall | ScriptCall | None) -> None:
         self._call = call
         self._point = call.resume if call is not None else FROM_THE_START
         self._failures = 0
 
     @property
-    def call(self) -> SpeakCall:
+    def call(self) -> SpeakCall | ScriptCall:
         assert self._call is not None
         return self._call
 
@@ -44,6 +44,6 @@ class Resuming:
         return _PAUSE_S * 2 ** (self._failures - 2) if self._failures > 1 else 0.0
 
     @property
-    def rest(self) -> SpeakCall:
+    def rest(self) -> SpeakCall | ScriptCall:
         """The call for what has not been heard."""
         return replace(self.call, resume=self._point)

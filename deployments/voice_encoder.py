@@ -10,19 +10,21 @@ import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
+from cosyvoice_core.audio.features import TOKENIZER_RATE
 from cosyvoice_core.checkpoint.download import resolve_model
-from cosyvoice_core.inputs import IntArray
-from cosyvoice_core.voice.encoder import EncodedVoice
+from cosyvoice_core.voice.encoder import SOURCE_LIMITS, EncodedVoice
 from cosyvoice_core.voice.encoder import VoiceEncoder as VoiceEncoderModel
 from deployments.args import AppArgs
 from deployments.compute import ComputeThread, ListenerClock
 from deployments.live_args import LiveArgs
-from deployments.messages import StageInfo
+from deployments.messages import SourceTokens, StageInfo
 from deployments.pulse import pulsing
+from deployments.stage import OpenCalls
 
 
 class VoiceEncoder:
@@ -35,7 +37,11 @@ class VoiceEncoder:
 
     def __init__(self, args: AppArgs) -> None:
         directory = resolve_model(args.model_source(), progress=False)
-        self._model = VoiceEncoderModel.from_directory(directory, threads=args.voice_encoder.threads)
+        source = replace(SOURCE_LIMITS, max_seconds=args.limits.max_source_s)
+        self._model = VoiceEncoderModel.from_directory(
+            directory, threads=args.voice_encoder.threads, source_limits=source
+        )
+        self._sources = OpenCalls()
         self._compute = ComputeThread("voice")
         self._live = LiveArgs("VoiceEncoder", args)
         self._budget = args.voice_cache_bytes
@@ -57,9 +63,20 @@ class VoiceEncoder:
         yield await asyncio.shield(self._running[key])
 
     @pulsing
-    async def source_tokens(self, audio: bytes) -> AsyncIterator[IntArray]:
-        """Speech tokens of audio whose words are to be spoken in another voice."""
-        yield await self._compute.run(ListenerClock().due, partial(self._model.source_tokens, audio))
+    async def source_tokens(self, audio: bytes, first: int = 0) -> AsyncIterator[SourceTokens]:
+        """Speech tokens of audio whose words are to be spoken in another voice, from piece number `first` on.
+
+        Pieces that are heard later wait for whoever has heard nothing. Raises InputError.
+        """
+        with self._sources:
+            pieces = await self._compute.run(ListenerClock().due, partial(self._model.source, audio))
+            lead_s = 0.0
+            for number, piece in enumerate(pieces):
+                if number >= first:
+                    due = ListenerClock(lead_s).due
+                    ids = await self._compute.run(due, partial(self._model.tokens, piece))
+                    yield SourceTokens(ids, last=number == len(pieces) - 1)
+                    lead_s += len(piece) / TOKENIZER_RATE
 
     async def _encode(self, key: str, audio: bytes) -> EncodedVoice:
         try:
@@ -76,7 +93,7 @@ class VoiceEncoder:
             self._known_bytes -= _nbytes(self._known.popitem(last=False)[1])
 
     async def info(self) -> StageInfo:
-        running, problem = len(self._running), self._live.problem
+        running, problem = len(self._running) + self._sources.count, self._live.problem
         return StageInfo("VoiceEncoder", "cpu", "float32", "onnxruntime", os.getpid(), running, config_problem=problem)
 
     async def reconfigure(self, user_config: object) -> None:

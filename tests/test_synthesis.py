@@ -153,6 +153,15 @@ def test_conversion_keeps_the_length_of_its_source(synthesizer: Synthesizer, dem
         seconds = sound.getnframes() / sound.getframerate()
     speech = synthesizer.convert(source, synthesizer.voice("demo_female"), seed=1)
     assert len(speech.samples) / speech.sample_rate == pytest.approx(seconds, abs=0.08)
+    streamed = np.concatenate(list(synthesizer.stream_conversion(source, synthesizer.voice("demo_female"), seed=1)))
+    assert streamed.shape == speech.samples.shape
+    # Other attention, the same words: the sound's loudness follows the source in both.
+    assert np.corrcoef(_loudness(streamed), _loudness(speech.samples))[0, 1] > 0.8
+
+
+def _loudness(samples: FloatArray) -> FloatArray:
+    frames = samples[: len(samples) // 960 * 960].reshape(-1, 960)
+    return np.asarray(np.sqrt(np.square(frames).mean(axis=1)), np.float32)
 
 
 def test_the_mode_follows_from_what_is_given(synthesizer: Synthesizer) -> None:
@@ -215,6 +224,9 @@ def test_command_line_converts_and_inspects(
     source = str(demo_checkpoint / "prompts" / "demo_male.wav")
     arguments = ["speak", "--mode", "vc", "--source", source, "--voice", "demo_female", "--model", model]
     assert main([*arguments, "--out", str(out)]) == 0
+    whole = out.stat().st_size
+    assert main([*arguments, "--stream", "--out", str(out)]) == 0
+    assert out.stat().st_size == whole
     assert main(["inspect", model]) == 0
     assert "sound" in capsys.readouterr().out
     assert main(["inspect", str(tmp_path)]) == 1

@@ -13,6 +13,7 @@ from cosyvoice_core.text.lexicon import Lexicon
 from cosyvoice_core.text.number_reader import GrammarReader
 from cosyvoice_core.text.reference import ReferenceFrontEnd
 from cosyvoice_core.text.robust import RobustReader
+from cosyvoice_core.text.script import Language
 from cosyvoice_core.text.split import SplitLimits, Splitter, join
 from cosyvoice_core.text.stream import TextStream
 from cosyvoice_core.text.tags import END_OF_PROMPT, neutralise
@@ -59,9 +60,10 @@ class TextFrontEnd:
             case Profile.ROBUST:
                 return join(self._robust.sentences(text, self.lexicon))
 
-    def segments(self, text: str, lexicon: Lexicon | None = None) -> Iterator[str]:
+    def segments(self, text: str, lexicon: Lexicon | None = None, language: Language | None = None) -> Iterator[str]:
         """Segments of `text` in order; `lexicon` adds to, and overrides, the front end's own.
 
+        language: what ROBUST reads numbers and signs in where the letters of the text do not tell.
         ROBUST: lazily and in bounded memory, for any string, each within the limits; none if nothing in the
         text can be spoken. REFERENCE: of any length, and an empty text is one empty segment.
         """
@@ -72,15 +74,15 @@ class TextFrontEnd:
             case Profile.REFERENCE:
                 return iter(self._reference.segments(words.apply(text)))
             case Profile.ROBUST:
-                return self._splitter.segments(self._robust.sentences(text, words))
+                return self._splitter.segments(self._robust.sentences(text, words, language))
 
-    def stream(self, lexicon: Lexicon | None = None) -> TextStream:
-        """A text that is still being written; `lexicon` as in `segments`.
+    def stream(self, lexicon: Lexicon | None = None, language: Language | None = None) -> TextStream:
+        """A text that is still being written; `lexicon` and `language` as in `segments`.
 
         ROBUST reads it word by word; the other profiles take it as it is, as the original does with streamed text.
         """
         words = self.lexicon.merged(lexicon) if lexicon else self.lexicon
-        return TextStream(self._robust if self.profile is Profile.ROBUST else None, words)
+        return TextStream(self._robust if self.profile is Profile.ROBUST else None, words, language)
 
     def encode(self, segment: str) -> list[int]:
         """Ids of a segment or of a normalised transcript."""

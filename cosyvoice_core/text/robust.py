@@ -29,9 +29,12 @@ class RobustReader:
     def __init__(self, read_numbers: ReadNumbers) -> None:
         self._read_numbers = read_numbers
 
-    def sentences(self, text: str, lexicon: Lexicon) -> Iterator[Sentence]:
-        """Sentences of `text` that hold something to be heard, tags masked. Never raises."""
-        language = language_of_text(own_words(text[:_SAMPLE]))
+    def sentences(self, text: str, lexicon: Lexicon, language: Language | None = None) -> Iterator[Sentence]:
+        """Sentences of `text` that hold something to be heard, tags masked. Never raises.
+
+        language: of the text, where its letters do not tell; found by its beginning if not given.
+        """
+        language = language or language_of_text(own_words(text[:_SAMPLE]))
         for block in blocks(text):
             for sentence in sentences(prepared(block, lexicon)):
                 # Asked twice: signs alone have names ("&"), but a text of signs says nothing; and a sentence may

@@ -17,6 +17,7 @@ import regex
 
 from cosyvoice_core.text.lexicon import Lexicon
 from cosyvoice_core.text.robust import RobustReader
+from cosyvoice_core.text.script import Language
 from cosyvoice_core.text.stream_writer import SentenceWriter
 from cosyvoice_core.text.tags import neutralise
 
@@ -59,9 +60,9 @@ class TextPortion:
 class TextStream:
     """One text while it is being written. Not for two texts, nor for two threads at once."""
 
-    def __init__(self, reader: RobustReader | None, lexicon: Lexicon) -> None:
+    def __init__(self, reader: RobustReader | None, lexicon: Lexicon, language: Language | None = None) -> None:
         """reader None: the text is taken as it is, control tokens excepted."""
-        self._writer = SentenceWriter(reader, lexicon) if reader is not None else None
+        self._writer = SentenceWriter(reader, lexicon, language) if reader is not None else None
         self._beginnings = frozenset(word[:length] for word in lexicon.entries for length in range(1, len(word)))
         self._longest_beginning = max(map(len, self._beginnings), default=0)
         self._held = ""

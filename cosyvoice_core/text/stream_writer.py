@@ -33,12 +33,13 @@ _TIGHT = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}，、；：。？！]"
 class SentenceWriter:
     """Writes one text: `write` for each stretch in order, then `end`."""
 
-    def __init__(self, reader: RobustReader, lexicon: Lexicon) -> None:
+    def __init__(self, reader: RobustReader, lexicon: Lexicon, language: Language | None = None) -> None:
+        """language: of the text, where its letters do not tell; found by what has come if not given."""
+        self._given = language
         self._reader = reader
         self._lexicon = lexicon
         self._sample = ""
-        self._text_language = Language.ENGLISH
-        self._language = Language.ENGLISH
+        self._text_language = self._language = language or Language.ENGLISH
         self._before = ""
         self._pause = ""
         self._last = ""
@@ -80,7 +81,8 @@ class SentenceWriter:
         words = own_words(part)
         if _LETTER.search(words):
             self._sample = f"{self._sample} {words}"[-_SAMPLE:]
-            self._text_language = language_of_text(self._sample)
+            given = self._given
+            self._text_language = language_of_sentence(self._sample, given) if given else language_of_text(self._sample)
         self._language = language_of_sentence(words, self._text_language)
 
     def _words(self, body: str) -> str:

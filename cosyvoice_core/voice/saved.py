@@ -5,8 +5,10 @@ Each entry becomes a `VoicePrompt`. Knows neither audio nor models. Source: docs
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -47,33 +49,64 @@ def load_saved_voices(
     return voices
 
 
-def save_voices(path: Path, voices: Mapping[str, VoicePrompt]) -> None:
-    """Write voices as the original does, plus `embedding`, without which it could not use them in mode sft.
+class Flavour(StrEnum):
+    """What an entry of a written file holds; all three are read.
 
-    The format has no place for the transcript's text, only for its ids. The file appears whole or not at all.
+    ORIGINAL: the prompt's features as the original saves them, and the speaker vector for its mode sft; VECTOR: the
+    speaker vector alone; TEXT: features beside the transcript as a string, as async_cosyvoice has them.
+    """
+
+    ORIGINAL = "original"
+    VECTOR = "vector"
+    TEXT = "text"
+
+
+def save_voices(path: Path, voices: Mapping[str, VoicePrompt], flavour: Flavour = Flavour.ORIGINAL) -> None:
+    """Write voices by name. The file appears whole or not at all.
+
+    ORIGINAL has no place for the transcript's text, only for its ids. A voice without a prompt is a VECTOR always.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        torch.save({name: _stored(voice) for name, voice in voices.items()}, partial)
+        partial.write_bytes(dumped_voices(voices, flavour))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _stored(voice: VoicePrompt) -> dict[str, Tensor]:
+def dumped_voices(voices: Mapping[str, VoicePrompt], flavour: Flavour = Flavour.ORIGINAL) -> bytes:
+    """The contents of such a file."""
+    file = io.BytesIO()
+    torch.save({name: _stored(name, voice, flavour) for name, voice in voices.items()}, file)
+    return file.getvalue()
+
+
+def _stored(name: str, voice: VoicePrompt, flavour: Flavour) -> dict[str, Tensor | str]:
     speaker = torch.tensor(voice.speaker)[None]
-    if len(voice.speech_tokens) == 0:
+    if len(voice.speech_tokens) == 0 or flavour is Flavour.VECTOR:
         return {"embedding": speaker}
+    ids = torch.tensor(voice.transcript_ids, dtype=torch.int32)
+    tokens = torch.tensor(voice.speech_tokens, dtype=torch.int32)
+    mel = torch.tensor(voice.mel)
+    if flavour is Flavour.TEXT:
+        return {
+            "name": name,
+            "spk_id": name,
+            "prompt_text": voice.transcript,
+            "prompt_text_token": ids[None],
+            "speech_feat": mel[None],
+            "speech_token": tokens[None],
+            "embedding": speaker,
+        }
 
     def with_length(key: str, value: Tensor) -> dict[str, Tensor]:
         return {key: value[None], f"{key}_len": torch.tensor([len(value)], dtype=torch.int32)}
 
-    tokens = torch.tensor(voice.speech_tokens, dtype=torch.int32)
     return {
-        **with_length("prompt_text", torch.tensor(voice.transcript_ids, dtype=torch.int32)),
+        **with_length("prompt_text", ids),
         **with_length("llm_prompt_speech_token", tokens),
         **with_length("flow_prompt_speech_token", tokens.clone()),
-        **with_length("prompt_speech_feat", torch.tensor(voice.mel)),
+        **with_length("prompt_speech_feat", mel),
         "llm_embedding": speaker,
         "flow_embedding": speaker.clone(),
         "embedding": speaker.clone(),

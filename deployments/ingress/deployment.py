@@ -18,7 +18,9 @@ from starlette.middleware.cors import CORSMiddleware
 
 from deployments import exposure
 from deployments.args import AppArgs
+from deployments.ingress.answering import REQUEST_ID
 from deployments.ingress.authentication import Authentication
+from deployments.ingress.conversion import conversion_routes
 from deployments.ingress.errors import answer_for, invalid
 from deployments.ingress.guard import Guard
 from deployments.ingress.keys import ENVIRONMENT, KeyRing, KeysError
@@ -26,14 +28,17 @@ from deployments.ingress.limits import BodyLimit
 from deployments.ingress.live.door import live_routes
 from deployments.ingress.official import official_routes
 from deployments.ingress.page import PAGE_FILES, page_routes
+from deployments.ingress.script_door import script_routes
 from deployments.ingress.service import SpeechService
-from deployments.ingress.speech import REQUEST_ID, speech_routes
+from deployments.ingress.speech import speech_routes
 from deployments.ingress.status import status_routes
+from deployments.ingress.voice_routes import voice_routes
 from deployments.live_args import LiveArgs
 from deployments.mailbox import TextSource
-from deployments.messages import SpeakCall, SpeechChunk, StageInfo, VoiceInfo
+from deployments.messages import ScriptCall, SpeakCall, SpeechChunk, StageInfo
 from deployments.quotas.holder import QuotaHolder
 from deployments.text_source import MailboxOwner
+from deployments.voices.messages import NewVoice, VoiceDetails, VoiceInfo
 
 logger = logging.getLogger("ray.serve")
 
@@ -84,6 +89,12 @@ class Ingress:
             async for chunk in chunks:
                 yield chunk
 
+    async def read(self, script: ScriptCall) -> AsyncIterator[SpeechChunk]:
+        """The same for a script."""
+        async with aclosing(self._service.read(script, uuid.uuid4().hex)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
     async def open_text(self) -> TextSource:
         """A text to be written with `deployments.text_source.TextWriter`. Raises OverloadedError."""
         return await self._service.open_text()
@@ -104,7 +115,20 @@ class Ingress:
         return {"waiting": float(self._service.waiting)}
 
     async def voices(self) -> list[VoiceInfo]:
+        await self._service.voices.look()
         return self._service.voices.infos()
+
+    async def add_voice(self, new: NewVoice) -> VoiceDetails:
+        """Save a voice. Raises InputError and VoiceRefusedError."""
+        return await self._service.voice_keeper.add(new)
+
+    async def voice(self, name: str) -> VoiceDetails:
+        """All that is told of a voice. Raises VoiceRefusedError."""
+        return await self._service.voice_keeper.details(name)
+
+    async def remove_voice(self, name: str) -> str:
+        """Remove a saved voice that everybody shares. Raises VoiceRefusedError."""
+        return await self._service.voice_keeper.remove(name)
 
     async def sample_rate(self) -> int:
         return self._service.sample_rate
@@ -129,8 +153,11 @@ def make_api(service: SpeechService, keys: KeyRing | None = None) -> FastAPI:
         )
     api.add_middleware(Guard, security=security, max_header_bytes=limits.max_header_bytes)
     api.include_router(speech_routes(service))
+    api.include_router(conversion_routes(service))
+    api.include_router(script_routes(service))
     api.include_router(live_routes(service))
     api.include_router(official_routes(service))
+    api.include_router(voice_routes(service))
     api.include_router(status_routes(service))
     api.include_router(page_routes())
 

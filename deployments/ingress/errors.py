@@ -16,6 +16,7 @@ from deployments.ingress.utterance import StageStalledError
 from deployments.mailbox import OverloadedError
 from deployments.messages import StreamCutError
 from deployments.quotas.ledger import QuotaError
+from deployments.voices.refusal import Reason, VoiceRefusedError
 
 logger = logging.getLogger("ray.serve")
 
@@ -54,6 +55,24 @@ def _unavailable(message: str, code: str) -> Answer:
     return Answer(503, message, "server_error", code=code, retry_after_s=_RETRY_AFTER_S)
 
 
+_VOICE_STATUS = {
+    Reason.NO_STORE: 501,
+    Reason.UNKNOWN: 404,
+    Reason.EXISTS: 409,
+    Reason.FORBIDDEN: 403,
+    Reason.TOO_MANY: 409,
+    Reason.DAMAGED: 500,
+}
+
+
+def _voice_refused(error: VoiceRefusedError) -> Answer:
+    if error.reason is Reason.UNAVAILABLE:
+        return _unavailable(str(error), error.reason.value)
+    status = _VOICE_STATUS[error.reason]
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return Answer(status, str(error), kind, "voice", error.reason.value)
+
+
 def answer_for(error: BaseException) -> Answer:
     """The answer that says what went wrong, and for the user's own mistakes what is allowed."""
     if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
@@ -65,6 +84,8 @@ def answer_for(error: BaseException) -> Answer:
         # Names of unknown fields, and words of a lexicon, are the user's.
         param = shown(".".join(str(part) for part in first["loc"]), 100) or None
         return invalid(f"{param or 'body'}: {shown(first['msg'], 500)}", param)
+    if isinstance(error, VoiceRefusedError):
+        return _voice_refused(error)
     if isinstance(error, QuotaError):
         kind = "rate_limit_error"
         return Answer(429, str(error), kind, code="rate_limit_exceeded", retry_after_s=error.retry_after_s)

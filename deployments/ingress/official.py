@@ -14,10 +14,10 @@ from starlette.datastructures import UploadFile
 
 from cosyvoice_core.errors import InputError
 from cosyvoice_core.inputs import Mode
+from deployments.ingress.answering import REQUEST_ID, request_id_of, server_timing
 from deployments.ingress.authentication import caller_of
 from deployments.ingress.framing import AudioForm, AudioResponse, Framing, framed
 from deployments.ingress.service import SpeechService
-from deployments.ingress.speech import REQUEST_ID, request_id_of, server_timing
 from deployments.messages import SpeakCall
 
 _PCM = "application/octet-stream"

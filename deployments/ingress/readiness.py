@@ -1,7 +1,7 @@
-"""Which stages have a replica that is ready, as Serve's controller sees it. A replica is ready when its model is warm.
+"""What stages say of themselves, and which have a replica that is ready, as Serve's controller sees it.
 
-Asked of the controller and not of the stages: one that is busy answers late, and a probe that took that for a failure
-would take servers away under load, when they are needed most.
+A replica is ready when its model is warm. The controller is asked for that and not the stages: one that is busy answers
+late, and a probe that took that for a failure would take servers away under load, when they are needed most.
 """
 
 from __future__ import annotations
@@ -10,10 +10,30 @@ import asyncio
 from collections.abc import Callable
 
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ReplicaState
+
+from deployments.messages import StageInfo
+
+_INFO_TIMEOUT_S = 2.0
 
 ReadyReplicas = Callable[[], dict[str, int]]
 """Ready replicas by deployment. Blocks; raises whatever when the controller cannot be asked."""
+
+
+async def infos_of(stages: dict[str, DeploymentHandle]) -> dict[str, StageInfo | None]:
+    """What each stage says of itself; None where none answers in time."""
+
+    async def ask(handle: DeploymentHandle) -> StageInfo | None:
+        try:
+            async with asyncio.timeout(_INFO_TIMEOUT_S):
+                info: StageInfo = await handle.info.remote()
+                return info
+        except Exception:  # noqa: BLE001 - whatever is wrong with a stage, health says that it is
+            return None
+
+    infos = await asyncio.gather(*(ask(handle) for handle in stages.values()))
+    return dict(zip(stages, infos, strict=True))
 
 
 def replicas_of_this_application() -> dict[str, int]:

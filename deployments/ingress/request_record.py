@@ -10,6 +10,7 @@ from types import TracebackType
 
 from opentelemetry import trace
 
+from deployments.mailbox import TextSource
 from deployments.messages import FirstAudio, SpeakCall
 from deployments.metrics import Delivery, ListenerMetrics
 from deployments.records import Field, outcome_of, write
@@ -20,7 +21,7 @@ from deployments.tracing import first_audio_spans
 def delivery_of(call: SpeakCall, *, streamed: bool) -> Delivery:
     if not (call.realtime and streamed):
         return "file"
-    return "listener" if isinstance(call.text, str) else "growing"
+    return "growing" if isinstance(call.text, TextSource) else "listener"
 
 
 class RequestRecord:

@@ -6,9 +6,7 @@ Holds the text front end, the saved voices and the handles of the stages; checks
 from __future__ import annotations
 
 import asyncio
-import math
-import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
@@ -20,35 +18,32 @@ from ray.serve.handle import DeploymentHandle
 from cosyvoice_core.checkpoint.directory import CheckpointDirectory
 from cosyvoice_core.checkpoint.download import resolve_model
 from cosyvoice_core.checkpoint.settings import read_model_config
-from cosyvoice_core.errors import InputError
-from cosyvoice_core.inputs import Mode, VoicePrompt
+from cosyvoice_core.inputs import VoicePrompt
 from cosyvoice_core.text.frontend import TextFrontEnd
 from cosyvoice_core.text.lexicon import Lexicon
 from cosyvoice_core.text.tokenizer import Tokenizer
-from cosyvoice_core.utterance import MAX_SEED, SpeechRequest, Utterance, UtterancePlanner
+from cosyvoice_core.utterance import SpeechRequest, UtterancePlanner
 from cosyvoice_core.voice.encoder import EncodedVoice
 from cosyvoice_core.voice.saved import load_saved_voices
 from deployments.args import AppArgs
 from deployments.ingress.admission.admission import Admission, Listening
-from deployments.ingress.callers import ANYONE
-from deployments.ingress.checks import check_text
-from deployments.ingress.playback import SegmentPlayer
-from deployments.ingress.readiness import StageStates, replicas_of_this_application
+from deployments.ingress.callers import ANYONE, Caller
+from deployments.ingress.checks import checked_request
+from deployments.ingress.readiness import StageStates, infos_of, replicas_of_this_application
 from deployments.ingress.request_record import RequestRecord, delivery_of
-from deployments.ingress.streamed import StreamedUtterances
-from deployments.ingress.utterance import audio_of
+from deployments.ingress.script import checked_lines, script_characters, with_voices
+from deployments.ingress.speaking import Speaker
+from deployments.ingress.voice_keeper import VoiceKeeper
 from deployments.ingress.voices import VoiceRegistry
 from deployments.mailbox import TextSource
-from deployments.messages import AudioHop, FirstAudio, SpeakCall, SpeechChunk, StageInfo, UtteranceTask
-from deployments.metrics import ListenerMetrics
-from deployments.quotas.holder import QuotaHolder, Spending
+from deployments.messages import FirstAudio, ScriptCall, SpeakCall, SpeechChunk, StageInfo
+from deployments.metrics import Delivery, ListenerMetrics
+from deployments.quotas.holder import QuotaHolder
 from deployments.stage import answer_of
 from deployments.text_source import MailboxOwner, TextReader
 from deployments.timing import RequestWatch
-
-_INFO_TIMEOUT_S = 2.0
-_NO_VOICE = VoicePrompt(np.zeros(0, np.float32))
-"""Stands in a request until its voice is known."""
+from deployments.voices.catalogue import Catalogue
+from deployments.voices.store import VoiceStore
 
 
 class SpeechService:
@@ -75,7 +70,10 @@ class SpeechService:
         self.sample_rate = config.sample_rate
         self.token_rate = config.token_rate
         self._tokenizer = tokenizer
-        self.voices = VoiceRegistry(voices, config.token_rate)
+        place = args.voices.place()
+        saved_voices = None if place is None else Catalogue(VoiceStore(place, config.flow), args.voices)
+        self.voices = VoiceRegistry(voices, config.token_rate, saved_voices)
+        self.voice_keeper = VoiceKeeper(self.voices, args.voices, self._new_voice)
         self._text = text
         self._planner = UtterancePlanner(
             text, config.lm, args.streamed.limits(), args.hops.alignment(config.flow.chunk_tokens)
@@ -87,10 +85,20 @@ class SpeechService:
         self._quotas = quotas or QuotaHolder()
         self._texts = texts
         self._reader = TextReader()
-        self._vocoder = vocoder
         self._stages = stages
         # Text is normalised and tokenised off the event loop; one thread, as the number reader is not reentrant.
         self._text_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="text")
+        self._speaker = Speaker(
+            vocoder,
+            self._planner,
+            self._text_thread,
+            self._admission,
+            texts,
+            self._reader,
+            stages.get("VoiceEncoder"),
+            config.sample_rate,
+            config.token_rate,
+        )
 
     def reconfigure(self, args: AppArgs) -> None:
         """Other arguments for calls that come from now on; `deployments.live_args` names those that can change."""
@@ -113,42 +121,18 @@ class SpeechService:
         """Calls that are not admitted yet."""
         return self._admission.waiting
 
+    async def look_for_voices(self, *calls: SpeakCall) -> None:
+        """What `request_of` says of the voices of one caller's calls holds now.
+
+        Raises VoiceRefusedError when that cannot be told.
+        """
+        names = {call.voice for call in calls if call.voice is not None}
+        if names:
+            await self.voices.look(*names, caller=calls[0].caller)
+
     def request_of(self, call: SpeakCall, *, streamed: bool) -> SpeechRequest:
         """The request but for its voice. Raises InputError for whatever can be told before any stage works."""
-        limits = self.args.limits
-        check_text(call, limits, streamed=streamed)
-        if len(call.instructions) > limits.max_instruction_chars:
-            raise InputError(
-                "instructions",
-                f"{len(call.instructions)} characters",
-                f"at most {limits.max_instruction_chars} characters",
-            )
-        if len(call.lexicon) > limits.max_lexicon_entries:
-            raise InputError("lexicon", f"{len(call.lexicon)} entries", f"at most {limits.max_lexicon_entries}")
-        if call.voice is not None and call.prompt_audio is not None:
-            raise InputError("voice", "both a voice name and prompt audio were given", "one of the two")
-        if call.voice is None and call.prompt_audio is None:
-            names = ", ".join(info.name for info in self.voices.infos(call.caller))
-            raise InputError("voice", "no voice was given", f"prompt audio, or one of: {names}")
-        if call.voice is not None:
-            self.voices.get(call.voice, call.caller)
-        if call.prompt_audio is None and call.prompt_text.strip():
-            raise InputError("prompt_text", "was given without prompt audio", "with prompt_audio only")
-        if call.prompt_audio is not None and call.mode is Mode.ZERO_SHOT and not call.prompt_text.strip():
-            raise InputError(
-                "prompt_text", "zero_shot needs the transcript of the prompt", "a transcript, or mode cross_lingual"
-            )
-        return SpeechRequest(
-            text=call.text if isinstance(call.text, str) else "",
-            voice=_NO_VOICE,
-            mode=call.mode,
-            instruction=call.instructions,
-            seed=secrets.randbelow(MAX_SEED) if call.seed is None else call.seed,
-            speed=call.speed,
-            greedy=call.greedy,
-            sampling=call.sampling.over(self._sampling),
-            lexicon=Lexicon.from_mapping(call.lexicon),
-        )
+        return checked_request(call, self.args.limits, self.voices, self._sampling, streamed=streamed)
 
     async def open_text(self) -> TextSource:
         """Where a caller can write a text that is to be spoken while it is written. Raises OverloadedError."""
@@ -178,28 +162,68 @@ class SpeechService:
         Raises InputError before any stage works on the text; closing the generator stops all stages.
         """
         watch = RequestWatch(request_id)
+        growing = isinstance(call.text, TextSource)
         async with AsyncExitStack() as stack:
-            caller = None if call.caller == ANYONE else call.caller.name
-            delivery = delivery_of(call, streamed=streamed)
-            record = stack.enter_context(RequestRecord(self.metrics, watch, delivery, caller=caller))
+            record = stack.enter_context(self._record(call, watch, delivery_of(call, streamed=streamed)))
             if isinstance(call.text, TextSource):
                 # Also where nobody comes to read it: refused, or left while it waited.
                 stack.callback(self._reader.drop, call.text)
+            await self.look_for_voices(call)
             request = self.request_of(call, streamed=streamed)
             known = len(call.text) if isinstance(call.text, str) else 0
             spending = await stack.enter_async_context(self._quotas.stream(call.caller, known))
-            listening: Listening | None = None
-            if call.realtime and streamed:
-                admitted = self._admission.listener(call.priority, complete=isinstance(call.text, str))
-                listening = await stack.enter_async_context(admitted)
-            else:
-                await stack.enter_async_context(self._admission.file(call.priority))
+            listening = await self._admitted(stack, call, realtime=call.realtime and streamed, complete=not growing)
             watch.admitted()
             request = replace(request, voice=await self._voice(call, request))
             watch.voice_ready()
-            first_audio: FirstAudio | None = None
-            told = self._chunks(call, request, record, streamed, spending)
-            chunks = await stack.enter_async_context(aclosing(told))
+            realtime = listening is not None
+            told = self._speaker.chunks(call, request, record, spending, self.args, realtime=realtime)
+            chunks = await stack.enter_async_context(aclosing(self._told(told, watch, record, listening)))
+            async for chunk in chunks:
+                yield chunk
+
+    async def read(
+        self, script: ScriptCall, request_id: str, *, streamed: bool = True
+    ) -> AsyncGenerator[SpeechChunk, None]:
+        """All lines of a script in order; otherwise as `speak`. Raises InputError that names the line."""
+        watch = RequestWatch(request_id)
+        async with AsyncExitStack() as stack:
+            delivery: Delivery = "listener" if script.realtime and streamed else "file"
+            record = stack.enter_context(self._record(script, watch, delivery))
+            await self.look_for_voices(*(line.by(script.caller) for line in script.lines))
+            lines = checked_lines(script, self.args.limits, partial(self.request_of, streamed=True), streamed=streamed)
+            await stack.enter_async_context(self._quotas.stream(script.caller, script_characters(script)))
+            listening = await self._admitted(stack, script, realtime=script.realtime and streamed)
+            watch.admitted()
+            lines = [line async for line in with_voices(lines, self._voice)]
+            watch.voice_ready()
+            told = self._speaker.lines(script, lines, record, self.args, realtime=listening is not None)
+            chunks = await stack.enter_async_context(aclosing(self._told(told, watch, record, listening)))
+            async for chunk in chunks:
+                yield chunk
+
+    def _record(self, call: SpeakCall | ScriptCall, watch: RequestWatch, delivery: Delivery) -> RequestRecord:
+        caller = None if call.caller == ANYONE else call.caller.name
+        return RequestRecord(self.metrics, watch, delivery, caller=caller)
+
+    async def _admitted(
+        self, stack: AsyncExitStack, call: SpeakCall | ScriptCall, *, realtime: bool, complete: bool = True
+    ) -> Listening | None:
+        if realtime:
+            return await stack.enter_async_context(self._admission.listener(call.priority, complete=complete))
+        await stack.enter_async_context(self._admission.file(call.priority))
+        return None
+
+    async def _told(
+        self,
+        chunks: AsyncGenerator[SpeechChunk, None],
+        watch: RequestWatch,
+        record: RequestRecord,
+        listening: Listening | None,
+    ) -> AsyncGenerator[SpeechChunk, None]:
+        """Pass on what leaves, and tell all who look on; the first chunk gets the account of its time."""
+        first_audio: FirstAudio | None = None
+        async with aclosing(chunks):
             async for chunk in chunks:
                 audio_s = len(chunk.samples) / self.sample_rate
                 record.chunk(audio_s, last=chunk.last)
@@ -212,113 +236,35 @@ class SpeechService:
                 else:
                     yield chunk
 
-    def _chunks(
-        self, call: SpeakCall, request: SpeechRequest, record: RequestRecord, streamed: bool, spending: Spending
-    ) -> AsyncGenerator[SpeechChunk, None]:
-        realtime = call.realtime and streamed
-        plan = partial(
-            SegmentPlayer,
-            playback=self.args.playback,
-            sample_rate=self.sample_rate,
-            realtime=realtime,
-            pause_s=self.args.playback.pause_s if call.pause_s is None else call.pause_s,
-            resume=call.resume,
-        )
-        if isinstance(call.text, str):
-            planned = self._planner.utterances(request)
-            wanted = (utterance for utterance in planned if utterance.index >= call.resume.segment)
-            return self._speak_complete(wanted, record, plan)
-        return self._speak_growing(request, record, self._pieces(call.text, spending), plan)
-
-    async def _speak_complete(
-        self, utterances: Iterator[Utterance], record: RequestRecord, plan: Callable[..., SegmentPlayer]
-    ) -> AsyncGenerator[SpeechChunk, None]:
-        async def next_utterance() -> Utterance | None:
-            return await asyncio.get_running_loop().run_in_executor(self._text_thread, next, utterances, None)
-
-        def start(utterance: Utterance, lead_s: float) -> AsyncGenerator[AudioHop, None]:
-            task = UtteranceTask(record.request_id, utterance, lead_s)
-            return self._admission.made(self._audio_of(task, record))
-
-        async with aclosing(plan(next_utterance, start).play()) as chunks:
-            async for chunk in chunks:
-                yield chunk
-
-    async def _speak_growing(
-        self,
-        request: SpeechRequest,
-        record: RequestRecord,
-        pieces: AsyncIterator[str],
-        plan: Callable[..., SegmentPlayer],
-    ) -> AsyncGenerator[SpeechChunk, None]:
-        assert self._texts is not None
-        make = partial(self._planner.streamed_utterance, request)
-        make(0)
-
-        async with StreamedUtterances(
-            pieces,
-            self._planner.streamed(request),
-            make,
-            self._texts,
-            self._text_thread,
-            self.args.limits.max_text_chars,
-        ) as utterances:
-
-            def start(
-                utterance: Utterance, lead_s: float, source: TextSource, text_age_s: Callable[[], float]
-            ) -> AsyncGenerator[AudioHop, None]:
-                task = UtteranceTask(record.request_id, utterance, lead_s, text=source)
-                hops = self._audio_of(task, record, text_age_s)
-                # How fast it is made says something of the stages only where none of it waits for text.
-                return self._admission.made(hops) if utterances.complete(utterance) else hops
-
-            player = plan(utterances.next_utterance, partial(utterances.audio, start), ready=lambda: utterances.ready)
-            async with aclosing(player.play()) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-
-    def _audio_of(
-        self, task: UtteranceTask, record: RequestRecord, text_age_s: Callable[[], float] = lambda: math.inf
-    ) -> AsyncGenerator[AudioHop, None]:
-        hops = audio_of(task, self._vocoder, self.args.playback, text_age_s, on_replay=record.replayed)
-        return record.watch.listen(hops)
-
-    async def _pieces(self, source: TextSource, spending: Spending) -> AsyncIterator[str]:
-        async for piece in self._reader.pieces(source, self.args.lm.text_idle_timeout_s):
-            assert isinstance(piece, str)
-            spending.characters += len(piece)
-            yield piece
-
     async def _voice(self, call: SpeakCall, request: SpeechRequest) -> VoicePrompt:
         if call.prompt_audio is None:
             assert call.voice is not None
-            return self.voices.get(call.voice, call.caller)
-        loop = asyncio.get_running_loop()
+            return await self.voices.prompt(call.voice, call.caller)
         if isinstance(call.text, str):
             # A text without words is not worth the models that read a voice.
-            await loop.run_in_executor(self._text_thread, partial(self._planner.check_text, request))
+            check = partial(self._planner.check_text, request)
+            await asyncio.get_running_loop().run_in_executor(self._text_thread, check)
+        return (await self._encoded(call.prompt_audio, call.prompt_text)).prompt
+
+    async def _new_voice(self, audio: bytes, transcript: str, caller: Caller) -> EncodedVoice:
+        """Counts as a request of the caller's."""
+        async with self._quotas.stream(caller, 0):
+            return await self._encoded(audio, transcript)
+
+    async def _encoded(self, audio: bytes, prompt_text: str) -> EncodedVoice:
         encoder, playback = self._stages["VoiceEncoder"], self.args.playback
-        encoded: EncodedVoice = await answer_of(encoder, "encode", call.prompt_audio, playback=playback)
-        if not call.prompt_text.strip():
-            return encoded.prompt
-        transcript, ids = await loop.run_in_executor(
-            self._text_thread, partial(self._planner.transcript, call.prompt_text)
+        encoded: EncodedVoice = await answer_of(encoder, "encode", audio, playback=playback)
+        if not prompt_text.strip():
+            return encoded
+        transcript, ids = await asyncio.get_running_loop().run_in_executor(
+            self._text_thread, partial(self._planner.transcript, prompt_text)
         )
-        return replace(encoded.prompt, transcript=transcript, transcript_ids=np.asarray(ids, np.int32))
+        prompt = replace(encoded.prompt, transcript=transcript, transcript_ids=np.asarray(ids, np.int32))
+        return replace(encoded, prompt=prompt)
 
     async def stage_infos(self) -> dict[str, StageInfo | None]:
         """What each stage says of itself; None where none answers in time."""
-
-        async def ask(handle: DeploymentHandle) -> StageInfo | None:
-            try:
-                async with asyncio.timeout(_INFO_TIMEOUT_S):
-                    info: StageInfo = await handle.info.remote()
-                    return info
-            except Exception:  # noqa: BLE001 - whatever is wrong with a stage, health says that it is
-                return None
-
-        infos = await asyncio.gather(*(ask(handle) for handle in self._stages.values()))
-        return dict(zip(self._stages, infos, strict=True))
+        return await infos_of(self._stages)
 
     async def stages_without_replica(self) -> tuple[str, ...]:
         """Names of the stages of which no replica is ready to serve, or of all when nobody can tell."""

@@ -1,14 +1,13 @@
-"""The doors that tell about the service: health, voices, models."""
+"""The doors that tell about the service: health, models."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from cosyvoice_core.errors import InputError
-from deployments.ingress.authentication import caller_of
 from deployments.ingress.service import SpeechService
 
 
@@ -50,10 +49,6 @@ def status_routes(service: SpeechService) -> APIRouter:
         if name != service.args.model_name:
             raise InputError("model", f"{name[:100]!r} is unknown", f"it is {service.args.model_name!r}")
         return _model(name)
-
-    @router.get("/v1/audio/voices", summary="Voices that can be asked for by name")
-    async def voices(request: Request) -> dict[str, list[dict[str, object]]]:
-        return {"voices": [asdict(info) for info in service.voices.infos(caller_of(request))]}
 
     return router
 

@@ -29,11 +29,12 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def deployed_config() -> dict[str, Any]:
+def deployed_config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `service` was deployed from."""
     config = read_config(Path(__file__).parents[2] / "serve_config.yaml")
     # Many tests speak more at once than a small machine can in time; that they wait is tested in test_overload.
     config["applications"][0]["args"]["admission"] = {"max_first_audio_s": 300, "max_files": 64}
+    config["applications"][0]["args"]["voices"] = {"url": str(tmp_path_factory.mktemp("voices"))}
     return config
 
 
@@ -46,6 +47,12 @@ def service(deployed_config: dict[str, Any]) -> Iterator[LocalService]:
     finally:
         stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def prompts(demo_checkpoint: Path) -> Path:
+    """Folder of recordings, each with its transcript."""
+    return demo_checkpoint / "prompts"
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,6 +24,7 @@ from deployments.ingress.callers import Caller
 from deployments.ingress.deployment import Ingress
 from deployments.ingress.keys import hash_of, new_key
 from deployments.local import LocalService
+from deployments.voices.args import VoicesArgs
 
 APP = "keyed"
 KEY = new_key()
@@ -47,7 +49,8 @@ def url(service: LocalService, tmp_path_factory: pytest.TempPathFactory) -> Iter
     file = tmp_path_factory.mktemp("keys") / "keys.yaml"
     file.write_text(yaml.safe_dump({"keys": [{"name": "acme", "sha256": hash_of(KEY), "max_streams": 2}]}))
     # On a busy machine an answer may take its time; that there is none is tested without Ray.
-    args = AppArgs(security=SecurityArgs(keys_file=str(file), quota_timeout_s=60))
+    voices = VoicesArgs(url=str(tmp_path_factory.mktemp("voices")))
+    args = AppArgs(security=SecurityArgs(keys_file=str(file), quota_timeout_s=60), voices=voices)
     stages = [
         serve.get_deployment_handle(name, service.app_name)
         for name in ("VoiceEncoder", "SpeechLM", "FlowDecoder", "Vocoder")
@@ -94,6 +97,26 @@ async def test_only_who_has_a_key_comes_in(client: httpx.AsyncClient, url: str) 
     async with httpx.AsyncClient(base_url=url, timeout=60) as stranger:
         assert (await stranger.get("/health")).status_code == 200
         assert (await stranger.get("/v1/audio/voices")).status_code == 401
+
+
+async def test_a_voice_that_one_replica_saves_is_every_replica_s_until_it_is_removed(
+    client: httpx.AsyncClient, prompts: Path
+) -> None:
+    async def asked() -> set[int]:
+        """Statuses of requests with the voice, by enough of them that each replica has some."""
+        body = {"input": "Hello.", "voice": "mine", "stream": False, "response_format": "pcm"}
+        answers = await asyncio.gather(*(client.post("/v1/audio/speech", json=body) for _ in range(12)))
+        return {answer.status_code for answer in answers} - {429}
+
+    audio = {"audio": ("a.wav", (prompts / "demo_deep.wav").read_bytes(), "audio/wav")}
+    assert await asked() == {400}
+    saved = await client.post("/v1/audio/voices", data={"name": "mine"}, files=audio)
+    assert (saved.status_code, saved.json()["id"]) == (201, "acme:mine")
+    assert await asked() == {200}
+    assert (await client.delete("/v1/audio/voices/mine")).status_code == 200
+    # How old a replica's list may be.
+    await asyncio.sleep(1)
+    assert await asked() == {400}
 
 
 async def test_streams_are_counted_over_all_replicas(client: httpx.AsyncClient) -> None:

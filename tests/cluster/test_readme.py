@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from deployments.client import CosyVoiceClient
 from deployments.local import LocalService
 from tests.readme import ROOT, counting, shown
 
@@ -35,6 +36,12 @@ def seconds(path: Path) -> float:
 def test_curl_writes_a_file(service: LocalService, tmp_path: Path, mark: str, file: str) -> None:
     run_in_shell(shown("sh", mark), service, tmp_path)
     assert seconds(tmp_path / file) > SPOKEN_S
+
+
+def test_curl_saves_a_voice(service: LocalService, client: CosyVoiceClient, tmp_path: Path) -> None:
+    run_in_shell(shown("sh", "-F name=deep"), service, tmp_path)
+    assert "zero_shot" in client.voice("deep").info.modes
+    client.remove_voice("deep")
 
 
 def test_curl_feeds_a_player(service: LocalService, tmp_path: Path) -> None:

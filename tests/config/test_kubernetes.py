@@ -221,7 +221,7 @@ def test_nothing_runs_as_root_or_writes_to_its_image(overlay: str) -> None:
 def test_caches_lie_where_one_may_write(overlay: str) -> None:
     for template in templates(service_of(overlay)).values():
         writable = [m["mountPath"] for m in first(template)["volumeMounts"] if not m.get("readOnly")]
-        for name in ("HOME", "HF_HOME", "XDG_CACHE_HOME", "TRITON_CACHE_DIR"):
+        for name in ("HOME", "HF_HOME", "XDG_CACHE_HOME", "TRITON_CACHE_DIR", "COSYVOICE_VOICES"):
             (value,) = (variable["value"] for variable in first(template)["env"] if variable["name"] == name)
             assert any(f"{value}/".startswith(f"{path}/") for path in writable), name
 

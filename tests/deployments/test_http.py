@@ -6,6 +6,8 @@ import io
 import json
 import wave
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ from cosyvoice_core.errors import EngineError, InputError
 from cosyvoice_core.inputs import Mode
 from deployments.args import AppArgs, Limits
 from deployments.ingress.deployment import make_api
+from deployments.ingress.script import checked_lines
 from deployments.ingress.service import SpeechService
 from deployments.mailbox import OverloadedError
-from deployments.messages import FirstAudio, ResumePoint, SpeakCall, SpeechChunk, StageInfo
+from deployments.messages import FirstAudio, ResumePoint, ScriptCall, SpeakCall, SpeechChunk, StageInfo
 
 RATE = 24000
 
@@ -43,8 +46,22 @@ class SilentStages(SpeechService):
     async def speak(
         self, call: SpeakCall, request_id: str, *, streamed: bool = True
     ) -> AsyncGenerator[SpeechChunk, None]:
+        await self.look_for_voices(call)
         self.request_of(call, streamed=streamed)
         self.calls.append(call)
+        async with aclosing(self._ramps(request_id)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def read(
+        self, script: ScriptCall, request_id: str, *, streamed: bool = True
+    ) -> AsyncGenerator[SpeechChunk, None]:
+        checked_lines(script, self.args.limits, partial(self.request_of, streamed=True), streamed=streamed)
+        async with aclosing(self._ramps(request_id)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _ramps(self, request_id: str) -> AsyncGenerator[SpeechChunk, None]:
         self.open += 1
         try:
             if self.fail_before:
@@ -148,8 +165,10 @@ async def test_every_field_reaches_the_service(client: httpx.AsyncClient, servic
         lexicon={"a": "b"},
         realtime=False,
         pause_s=0.5,
+        language="Chinese",
     )
     (call,) = service.calls
+    assert call.language == "zh"
     assert (call.speed, call.seed, call.instructions, call.mode) == (1.5, 7, "slowly", "instruct2")
     assert (dict(call.lexicon), call.realtime, call.pause_s) == ({"a": "b"}, False, 0.5)
 
@@ -170,6 +189,23 @@ async def test_form_with_prompt_audio(client: httpx.AsyncClient, service: Silent
     (call,) = service.calls
     assert (call.prompt_audio, call.prompt_text, call.speed) == (b"RIFFdata", "What was said.", 0.8)
     assert dict(call.lexicon) == {"a": "b"}
+
+
+@pytest.mark.parametrize("language", ["zh", "zh-CN", "Chinese", "ZH"])
+async def test_names_that_other_servers_have_for_fields(
+    client: httpx.AsyncClient, service: SilentStages, language: str
+) -> None:
+    await speak(
+        client,
+        voice=None,
+        ref_audio="UklGRg==",
+        ref_text="What was said.",
+        task_type="zero_shot",
+        language=language,
+    )
+    (call,) = service.calls
+    assert (call.prompt_audio, call.prompt_text, call.mode) == (b"RIFF", "What was said.", Mode.ZERO_SHOT)
+    assert call.language == "zh"
 
 
 @pytest.mark.parametrize(
@@ -195,6 +231,9 @@ async def test_form_with_prompt_audio(client: httpx.AsyncClient, service: Silent
         ({"instructions": "x" * 501}, "instructions", "at most 500"),
         ({"inputs": "typo"}, "inputs", "not permitted"),
         ({"pause_s": 11}, "pause_s", "10"),
+        ({"language": "xx"}, "language", "'zh'"),
+        ({"timestamps": "word", "stream_format": "sse"}, "timestamps", "'segment' or 'hop'"),
+        ({"timestamps": "hop"}, None, "sse"),
         ({"mode": "instruct2"}, "instructions", "needs an instruction"),
         ({"mode": "zero_shot", "instructions": "slowly"}, "instructions", "takes none"),
         ({"prompt_text": "What was said."}, "prompt_text", "without prompt audio"),
@@ -202,7 +241,7 @@ async def test_form_with_prompt_audio(client: httpx.AsyncClient, service: Silent
     ],
 )
 async def test_wrong_fields_are_named_with_what_is_allowed(
-    client: httpx.AsyncClient, service: SilentStages, body: dict[str, Any], param: str, says: str
+    client: httpx.AsyncClient, service: SilentStages, body: dict[str, Any], param: str | None, says: str
 ) -> None:
     assert says in refusal(await speak(client, **body), 400, param)
     assert service.calls == []
@@ -350,12 +389,26 @@ async def test_unknown_routes_and_methods_answer_in_the_same_shape(client: httpx
     refusal(await client.get("/v1/audio/speech"), 405, None)
 
 
-async def test_the_api_description_names_both_bodies(client: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize(
+    ("route", "kinds", "fields"),
+    [
+        ("speech", {"application/json", "multipart/form-data"}, {"input", "prompt_audio", "timestamps", "language"}),
+        ("conversions", {"application/json", "multipart/form-data"}, {"source_audio", "prompt_audio", "speed"}),
+        ("scripts", {"application/json", "application/x-ndjson"}, {"lines", "voices", "pause_s"}),
+    ],
+)
+async def test_the_api_description_names_all_bodies(
+    client: httpx.AsyncClient, route: str, kinds: set[str], fields: set[str]
+) -> None:
     described = (await client.get("/openapi.json")).json()
-    content = described["paths"]["/v1/audio/speech"]["post"]["requestBody"]["content"]
-    assert set(content) == {"application/json", "multipart/form-data"}
-    assert "prompt_audio" in content["multipart/form-data"]["schema"]["properties"]
-    assert json.dumps(described)
+    content = described["paths"][f"/v1/audio/{route}"]["post"]["requestBody"]["content"]
+    assert set(content) == kinds
+    for kind in kinds - {"application/x-ndjson"}:
+        assert fields <= set(content[kind]["schema"]["properties"])
+    if "multipart/form-data" in kinds:
+        files = {"prompt_audio", "source_audio"} & set(content["application/json"]["schema"]["properties"])
+        assert {content["multipart/form-data"]["schema"]["properties"][name]["format"] for name in files} == {"binary"}
+    assert "$defs" not in json.dumps(described)
 
 
 def test_config_files_parse_into_typed_arguments() -> None:

@@ -5,76 +5,22 @@ That it sounds right is tested with the five deployments, in tests/cluster/test_
 
 from __future__ import annotations
 
-import asyncio
-import socket
-import threading
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import uvicorn
 import yaml
 from ray.serve.exceptions import BackPressureError
 
 from deployments.args import AppArgs
-from deployments.ingress.deployment import make_api
 from deployments.ingress.keys import KeyRing, hash_of, new_key
-from deployments.messages import SpeakCall, SpeechChunk
 from tests.browser import browser
-from tests.deployments.test_http import SilentStages
+from tests.deployments.page_server import CHUNK, CHUNKS, BreakingStages, finished, heard, served, watched
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(120)]
 
 KEY = new_key()
-CHUNK = 6000
-CHUNKS = 4
-
-
-class BreakingStages(SilentStages):
-    """As those, but the ramp is cut where `cut_after` says, as when a replica is lost, and a rest can be asked for."""
-
-    cut_after: int | None = None
-    slow = False
-
-    async def speak(
-        self, call: SpeakCall, request_id: str, *, streamed: bool = True
-    ) -> AsyncGenerator[SpeechChunk, None]:
-        self.request_of(call, streamed=streamed)
-        self.calls.append(call)
-        if self.fail_before:
-            raise self.fail_before
-        self.open += 1
-        try:
-            ramp = np.linspace(-0.5, 0.5, CHUNK * CHUNKS, dtype=np.float32)
-            done = call.resume.samples
-            while done < len(ramp):
-                if self.cut_after is not None and done >= self.cut_after:
-                    self.cut_after = None
-                    raise ConnectionError("cut for the test")
-                yield SpeechChunk(ramp[done : done + CHUNK], 0)
-                done += CHUNK
-                await asyncio.sleep(5 if self.slow else 0.02)
-            yield SpeechChunk(np.zeros(0, np.float32), 0, last=True)
-        finally:
-            self.open -= 1
-
-
-@contextmanager
-def served(stages: SilentStages, keys: KeyRing | None = None) -> Iterator[str]:
-    """The doors on a free port of this machine, in a thread."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(make_api(stages, keys), log_level="critical"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-    finally:
-        server.should_exit = True
-        thread.join(30)
-        listening.close()
 
 
 @pytest.fixture(scope="module")
@@ -109,31 +55,6 @@ def page(opened: Any, url: str) -> Iterator[Any]:
         found.goto(url)
         found.wait_for_selector("#service[data-state=ok]")
         yield found
-
-
-@contextmanager
-def watched(opened: Any, **options: Any) -> Iterator[Any]:
-    """A new page without memory of others, whose scripts must not fail."""
-    context = opened.new_context(**options)
-    failures: list[str] = []
-    page = context.new_page()
-    page.set_default_timeout(20_000)
-    page.on("pageerror", lambda error: failures.append(str(error)))
-    page.on("console", lambda line: failures.append(line.text) if "Content Security" in line.text else None)
-    try:
-        yield page
-    finally:
-        context.close()
-    assert failures == []
-
-
-def heard(page: Any) -> int:
-    return int(page.get_attribute("#heard", "value") or 0)
-
-
-def finished(page: Any) -> None:
-    """Wait until all was played."""
-    page.wait_for_selector("#status:has-text('Spoke ')")
 
 
 def test_it_speaks_all_and_tells_what_it_did(page: Any, stages: BreakingStages) -> None:

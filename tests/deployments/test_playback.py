@@ -13,7 +13,7 @@ from cosyvoice_core.config import SamplingConfig
 from cosyvoice_core.inputs import UtteranceInputs
 from cosyvoice_core.utterance import Utterance
 from deployments.args import PlaybackArgs
-from deployments.ingress.playback import SegmentPlayer
+from deployments.ingress.playback import Pace, SegmentPlayer
 from deployments.ingress.utterance import TokenLog
 from deployments.messages import AudioHop, SpeechChunk, StreamCutError
 
@@ -57,13 +57,13 @@ class Pipeline:
             self.events.append(("end", spoken.index))
 
     def player(self, *, realtime: bool = False, pause_s: float = 0.0, **playback: float) -> SegmentPlayer:
+        args = PlaybackArgs.model_validate(playback)
         return SegmentPlayer(
             self.next_utterance,
             self.start,
-            PlaybackArgs.model_validate(playback),
+            Pace.listener(args) if realtime else Pace.file(args),
             sample_rate=RATE,
-            realtime=realtime,
-            pause_s=pause_s,
+            pause_s=lambda _segment: pause_s,
         )
 
 
@@ -199,7 +199,7 @@ async def test_a_segment_that_is_cancelled_from_below_is_an_error_and_not_an_end
 
     pipeline = Pipeline(1)
     player = SegmentPlayer(
-        pipeline.next_utterance, start, PlaybackArgs(), sample_rate=RATE, realtime=False, pause_s=0.0
+        pipeline.next_utterance, start, Pace.file(PlaybackArgs()), sample_rate=RATE, pause_s=lambda _segment: 0.0
     )
     with pytest.raises(StreamCutError):
         async with asyncio.timeout(10):

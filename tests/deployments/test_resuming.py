@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deployments.args import PlaybackArgs
-from deployments.ingress.playback import SegmentPlayer
+from deployments.ingress.playback import Pace, SegmentPlayer
 from deployments.messages import ResumePoint, SpeakCall, SpeechChunk, seeded
 from deployments.resuming import Resuming
 from tests.deployments.test_playback import RATE, Pipeline, played
@@ -21,10 +21,9 @@ def player(pipeline: Pipeline, resume: ResumePoint, *, realtime: bool = False) -
     return SegmentPlayer(
         following,  # type: ignore[arg-type]
         pipeline.start,
-        PlaybackArgs(),
+        Pace.listener(PlaybackArgs()) if realtime else Pace.file(PlaybackArgs()),
         sample_rate=RATE,
-        realtime=realtime,
-        pause_s=0.25,
+        pause_s=lambda _segment: 0.25,
         resume=resume,
     )
 

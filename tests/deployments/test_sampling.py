@@ -7,8 +7,9 @@ from pydantic import ValidationError
 
 from cosyvoice_core.config import SamplingConfig
 from cosyvoice_core.errors import InputError
-from deployments.ingress.body import SamplingBody, SpeechBody
+from deployments.ingress.body import SpeechBody
 from deployments.ingress.errors import answer_for
+from deployments.ingress.options import SamplingBody
 from deployments.mailbox import OverloadedError
 from deployments.sampling import SamplingSettings
 
@@ -50,7 +51,7 @@ def test_bounds_themselves_are_allowed() -> None:
 
 def test_a_speech_body_carries_them() -> None:
     body = SpeechBody.model_validate({"input": "Hello", "greedy": True, "sampling": {"ras": False, "top_k": 5}})
-    call = body.call(None)
+    call = body.call()
     assert call.greedy
     assert call.sampling == SamplingSettings(ras=False, top_k=5)
     with pytest.raises(ValidationError):

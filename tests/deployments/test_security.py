@@ -147,6 +147,12 @@ async def test_every_door_knows_its_caller(keyed: httpx.AsyncClient, open_servic
     answer = await keyed.post("/inference_sft", data={"tts_text": "Hello.", "spk_id": "demo_male"})
     assert (answer.status_code, open_service.calls[-1].caller.name) == (200, "acme")
     refusal(await keyed.post("/inference_sft", data={"tts_text": "Hello.", "spk_id": "demo_female"}), 400, "voice")
+    source = {"source_audio": ("a.wav", b"RIFF", "audio/wav")}
+    answer = await keyed.post("/v1/audio/conversions", data={"voice": "demo_male"}, files=source)
+    assert (answer.status_code, open_service.calls[-1].caller.name) == (200, "acme")
+    refusal(await keyed.post("/v1/audio/conversions", data={"voice": "demo_female"}, files=source), 400, "voice")
+    script = {"lines": [{"text": "Hello.", "voice": "demo_male"}, {"text": "Hello.", "voice": "demo_female"}]}
+    refusal(await keyed.post("/v1/audio/scripts", json=script), 400, "lines.1.voice")
     start = {"type": "start", "voice": "demo_female"}
     for key, told in ((ACME, "error"), (BETA, "started")):
         sent = await live(make_api(open_service, ring), key, start)

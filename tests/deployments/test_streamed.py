@@ -19,7 +19,7 @@ from cosyvoice_core.text.frontend import TextFrontEnd
 from cosyvoice_core.text.tokenizer import Tokenizer
 from cosyvoice_core.utterance import SpeechRequest, Utterance, UtterancePlanner
 from deployments.args import PlaybackArgs
-from deployments.ingress.playback import SegmentPlayer
+from deployments.ingress.playback import Pace, SegmentPlayer
 from deployments.ingress.streamed import StreamedUtterances
 from deployments.mailbox import Mailbox, Piece, TextSource
 from deployments.messages import AudioHop
@@ -94,10 +94,9 @@ class Service:
             player = SegmentPlayer(
                 utterances.next_utterance,
                 partial(utterances.audio, self.start),
-                PlaybackArgs(),
+                Pace.file(PlaybackArgs()),
                 sample_rate=RATE,
-                realtime=False,
-                pause_s=0,
+                pause_s=lambda _segment: 0,
                 ready=lambda: utterances.ready,
             )
             chunks = [chunk async for chunk in player.play()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.ingress.speech import server_timing
+from deployments.ingress.answering import server_timing
 from deployments.messages import FirstAudio
 from loadtest.breakdown import stages_of
 

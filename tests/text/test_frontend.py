@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosyvoice_core.text.frontend import Profile, TextFrontEnd
+from cosyvoice_core.text.script import Language
 from cosyvoice_core.text.tags import END_OF_PROMPT, INLINE_TAGS
 from cosyvoice_core.text.tokenizer import Tokenizer
 from tests.text.invariants import assert_robust_segments
@@ -179,3 +180,16 @@ def test_grammar_prints_nothing_and_writes_nothing() -> None:
         [sys.executable, "-B", "-c", program], capture_output=True, text=True, timeout=120, check=False
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "expected"),
+    [("3.", None, "Three."), ("3.", Language.CHINESE, "三。"), ("Hello 3.", Language.CHINESE, "Hello three.")],
+)
+def test_a_language_that_is_named_counts_where_letters_do_not_tell(
+    front_end: TextFrontEnd, text: str, language: Language | None, expected: str
+) -> None:
+    assert list(front_end.segments(text, language=language)) == [expected]
+    stream = front_end.stream(language=language)
+    written = "".join(portion.text for portion in [*stream.push(text), *stream.flush()])
+    assert written.lower() == expected.lower()

@@ -93,6 +93,25 @@ def test_source_tokens_are_those_of_the_whole_recording(encoder: VoiceEncoder) -
     np.testing.assert_array_equal(encoder.encode(content).prompt.speech_tokens, tokens[:25])
 
 
+def test_a_long_source_comes_in_pieces_with_the_tokens_of_its_length(encoder: VoiceEncoder) -> None:
+    content = wav(tone(31.0, 16000), 16000)
+    pieces = encoder.source(content)
+    assert [len(pieces), sum(map(len, pieces))] == [2, 31 * 16000]
+    assert sum(len(encoder.tokens(piece)) for piece in pieces) == 31 * 25
+    short = wav(tone(1.01, 16000), 16000)
+    (piece,) = encoder.source(short)
+    np.testing.assert_array_equal(encoder.tokens(piece), encoder.source_tokens(short))
+
+
+@pytest.mark.parametrize(("sound", "problem"), [(tone(2.5, 16000), "longer than 2 s"), (tone(1.0, 8000), "8000 Hz")])
+def test_a_source_beyond_its_limits_is_refused(sound: Array, problem: str) -> None:
+    untouchable: Any = Untouchable()
+    encoder = VoiceEncoder(untouchable, untouchable, source_limits=AudioLimits(max_seconds=2.0))
+    with pytest.raises(InputError, match=problem) as caught:
+        encoder.source(wav(sound, 8000 if problem == "8000 Hz" else 16000))
+    assert caught.value.field == "source_audio"
+
+
 class Untouchable:
     """A model that must not be asked."""
 

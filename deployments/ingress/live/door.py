@@ -86,7 +86,7 @@ class Connection:
             message = parse(text)
             context_id = message.context_id
             if isinstance(message, Start):
-                self._open(message)
+                await self._open(message)
                 return
             context = self._contexts.get(context_id)
             if context is None or not context.open:
@@ -105,13 +105,14 @@ class Connection:
         except Exception as error:  # noqa: BLE001 - told to the client; the connection and other contexts go on
             await self._send(Error(context_id=context_id, error=answer_for(error).body()), None)
 
-    def _open(self, start: Start) -> None:
+    async def _open(self, start: Start) -> None:
         self._contexts = {name: context for name, context in self._contexts.items() if context.open}
         most = self._service.args.limits.live_contexts
         if start.context_id in self._contexts:
             raise InputError("context_id", f"context {start.context_id!r} is open already", "another name")
         if len(self._contexts) >= most:
             raise InputError("context_id", f"{most} contexts are open already", f"at most {most} on one connection")
+        await self._service.look_for_voices(start.call_for("").by(self._caller))
         self._contexts[start.context_id] = Context(
             self._service, start, start.request_id or uuid.uuid4().hex, self._send, self._caller
         )

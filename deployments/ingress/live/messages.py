@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from deployments.ingress.body import SpeechOptions
+from deployments.ingress.options import SpeechOptions
 
 ContextId = Annotated[str, Field(min_length=1, max_length=64)]
 DEFAULT_CONTEXT = "default"
