@@ -8,7 +8,7 @@ python := $(VENV)/bin/python
 set_up := $(or $(PYTHON),python3) -m tools.setup_env --venv $(VENV) $(if $(PYTHON),--exact-python)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ensure serve test lint bench clean
+.PHONY: help setup ensure serve test browser lint bench clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ serve: ensure  ## Start the service on this machine and stay in the foreground
 
 test: ensure  ## Run all tests
 	OMP_NUM_THREADS=$(THREADS) $(python) -m pytest $(ARGS)
+
+browser:  ## Install Chromium for the tests of the page, which are skipped without (Debian, as root)
+	@$(or $(PYTHON),python3) -m tools.setup_browser
 
 lint: ensure  ## Check format, style and types
 	$(python) -m ruff format --check .

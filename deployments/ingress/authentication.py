@@ -25,9 +25,17 @@ _POLICY_VIOLATION = 1008
 class Authentication:
     """Lets a request through with its caller in the scope, or answers 401 (a WebSocket is refused before it opens)."""
 
-    def __init__(self, app: ASGIApp, keys: KeyRing, on_refused: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: KeyRing,
+        on_refused: Callable[[], None] = lambda: None,
+        also_open: Iterable[str] = (),
+    ) -> None:
+        """also_open: more paths that may be read, without a query, by whoever has no key."""
         self._app = app
         self._keys = keys
+        self._open_paths = OPEN_PATHS.union(also_open)
         self._on_refused = on_refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,7 +44,7 @@ class Authentication:
             return
         key = shown_key(scope["headers"])
         caller = self._keys.caller_of(key) if key else None
-        if caller is None and not _is_open(scope):
+        if caller is None and not _is_open(scope, self._open_paths):
             self._on_refused()
             await _refuse(scope, receive, send)
             return
@@ -61,12 +69,12 @@ def shown_key(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     return shown.pop() if len(shown) == 1 else None
 
 
-def _is_open(scope: Scope) -> bool:
+def _is_open(scope: Scope, open_paths: frozenset[str]) -> bool:
     root = scope.get("root_path", "")
     path = scope["path"].removeprefix(root) if root else scope["path"]
-    probe = scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and path in OPEN_PATHS
-    # With a query they may ask more, of all stages.
-    return probe and not scope["query_string"]
+    read = scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and path in open_paths
+    # With a query probes may ask more, of all stages.
+    return read and not scope["query_string"]
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:

@@ -31,6 +31,7 @@ from deployments.ingress.official import official_routes
 from deployments.ingress.official_grpc.cosyvoice_pb2 import Request as OfficialRequest
 from deployments.ingress.official_grpc.cosyvoice_pb2 import Response as OfficialResponse
 from deployments.ingress.official_grpc.door import OfficialGrpc
+from deployments.ingress.page import PAGE_FILES, page_routes
 from deployments.ingress.script_door import script_routes
 from deployments.ingress.service import SpeechService
 from deployments.ingress.speech import speech_routes
@@ -153,7 +154,8 @@ def make_api(service: SpeechService, keys: KeyRing | None = None) -> FastAPI:
     # The last one added meets a request first; CORS before keys, as browsers ask for leave without them.
     api.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
     if keys is not None:
-        api.add_middleware(Authentication, keys=keys, on_refused=partial(service.metrics.refused, "key"))
+        refused_key = partial(service.metrics.refused, "key")
+        api.add_middleware(Authentication, keys=keys, on_refused=refused_key, also_open=PAGE_FILES)
     if security.cors_origins:
         api.add_middleware(
             CORSMiddleware,
@@ -170,6 +172,7 @@ def make_api(service: SpeechService, keys: KeyRing | None = None) -> FastAPI:
     api.include_router(official_routes(service))
     api.include_router(voice_routes(service))
     api.include_router(status_routes(service))
+    api.include_router(page_routes())
 
     async def failed(_request: Request, error: Exception) -> JSONResponse:
         return answer_for(error).response()

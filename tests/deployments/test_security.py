@@ -110,7 +110,7 @@ async def test_without_a_valid_key_every_answer_is_the_same_401(
         "/docs",
         "/openapi.json",
         "/nothing",
-        "//health",
+        "http://test//health",
         "/health/",
         "/Health",
     ):
