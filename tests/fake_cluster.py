@@ -31,10 +31,12 @@ from deployments.local import LocalService, read_config, start, stop
 
 CONFIG = Path(__file__).parents[1] / "serve_config.yaml"
 _CPUS = 4
-_QUICK = {
+_ENVIRONMENT = {
     # Ray would tell the policy of work every ten seconds only.
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+    # As docs/operations.md has it for clusters.
+    "RAY_SERVE_QUEUE_LENGTH_CACHE_TIMEOUT_S": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
@@ -123,8 +125,8 @@ def origin(name: str) -> dict[str, object]:
 @contextmanager
 def fake_cluster(workers: int, config: dict[str, Any]) -> Iterator[tuple[FakeCluster, LocalService]]:
     """The service on a cluster of its own, all of which is gone afterwards."""
-    kept = {name: os.environ.get(name) for name in _QUICK}
-    os.environ.update(_QUICK)
+    kept = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    os.environ.update(_ENVIRONMENT)
     cluster = FakeCluster(workers)
     # Else a time limit from outside would leave all nodes behind. Ray sets a handler of its own while it starts.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

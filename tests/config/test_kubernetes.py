@@ -270,7 +270,8 @@ def test_each_pool_keeps_a_pod_when_nodes_are_emptied(overlay: str) -> None:
 
 
 @every_overlay
-def test_replicas_are_counted_every_second_on_every_node(overlay: str) -> None:
+def test_serve_counts_every_second_and_asks_before_it_sends_on_every_node(overlay: str) -> None:
     for template in templates(service_of(overlay)).values():
         environment = {variable["name"]: variable.get("value") for variable in first(template)["env"]}
         assert environment["RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S"] == "1"
+        assert environment["RAY_SERVE_QUEUE_LENGTH_CACHE_TIMEOUT_S"] == "0"
