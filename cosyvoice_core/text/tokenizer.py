@@ -48,12 +48,7 @@ class Tokenizer:
         base = _read_base_specials(path / "tokenizer_config.json", len(vocab))
         bpe = BpeTokenizer(BPE(vocab=vocab, merges=merges))
         bpe.normalizer = normalizers.NFC()
-        bpe.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(_WORDS), behavior="isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
+        bpe.pre_tokenizer = word_splitter()
         bpe.decoder = decoders.ByteLevel()
         specials = [*base, *(token for token in ADDED_TOKENS if token not in base)]
         bpe.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in specials])
@@ -73,6 +68,16 @@ class Tokenizer:
 
     def __len__(self) -> int:
         return self._bpe.get_vocab_size(with_added_tokens=True)
+
+
+def word_splitter() -> pre_tokenizers.Sequence:
+    """Cuts a text into the words, as bytes, within which tokens are merged."""
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_WORDS), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
 
 
 def _whole_characters(text: str) -> str:

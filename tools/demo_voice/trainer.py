@@ -113,7 +113,7 @@ class Trainer:
                 self._set_rates(progress)
                 torch.manual_seed(self._seed * 1_000_003 + self._step)
                 step = Step(self._step, progress, np.random.default_rng([self._seed, self._step]))
-                self._note({name: float(loss) for name, loss in step_function(step).items()})
+                self._note({name: float(loss.detach()) for name, loss in step_function(step).items()})
                 self._step += 1
                 self._spent = time.monotonic() - began
                 bar.update()
