@@ -67,14 +67,19 @@ def prompt_mel(wave: FloatArray) -> FloatArray:
 
     Needs more than 720 samples (they are mirrored at each end, so that frames sit on their hops).
     """
+    samples = _tensor(wave, minimum=(_MEL_FFT - _MEL_HOP) // 2 + 1)
+    return _array(mel_of(samples[None])[0])
+
+
+def mel_of(samples: Tensor) -> Tensor:
+    """`prompt_mel` of a batch, with gradients and on any device: (B, N) at 24 kHz to (B, N // 480, 80)."""
     margin = (_MEL_FFT - _MEL_HOP) // 2
-    samples = _tensor(wave, minimum=margin + 1)
     padded = F.pad(samples[None], (margin, margin), mode="reflect")[0]
-    window = torch.hann_window(_MEL_FFT)
+    window = torch.hann_window(_MEL_FFT, device=samples.device)
     spectrum = torch.stft(padded, _MEL_FFT, _MEL_HOP, window=window, center=False, return_complex=True)
     magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
-    mel = _slaney_filters(MEL_RATE, _MEL_FFT, _MEL_BINS, _MEL_TOP_HZ) @ magnitude
-    return _array(mel.clamp(min=1e-5).log().T)
+    mel = _slaney_filters(MEL_RATE, _MEL_FFT, _MEL_BINS, _MEL_TOP_HZ).to(samples.device) @ magnitude
+    return mel.clamp(min=1e-5).log().transpose(1, 2)
 
 
 def _tensor(wave: FloatArray, minimum: int) -> Tensor:
