@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,11 @@ def train_flow(
     save_atomically({key: value.cpu() for key, value in network.state_dict().items()}, folder / STATE)
     judged = (corpus.numbers(held_out=True) or corpus.numbers(held_out=False))[:_MOST_JUDGED]
     model = load_flow(folder, config)
-    distances = [np.abs(spoken_mel(model, corpus, number, seed) - corpus.mel(number)).mean() for number in judged]
+    voices, random = corpus.by_voice(), np.random.default_rng([seed, 3])
+    distances = [
+        np.abs(spoken_mel(model, corpus, number, prompt_for(corpus, voices, number, random)) - corpus.mel(number)).mean()
+        for number in judged
+    ]
     return {"held-out distance of log mel": float(np.mean(distances))}
 
 
@@ -63,10 +68,10 @@ def load_flow(folder: Path, config: FlowConfig, device: torch.device | None = No
     return FlowModel.from_state(state, config, source=str(folder / STATE), device=device or torch.device("cpu"))
 
 
-def spoken_mel(model: FlowModel, corpus: Corpus, number: int, seed: int, *, streaming: bool = False) -> FloatArray:
-    """(2 n, 80): an utterance's aligned tokens spoken behind a prompt of the same voice."""
-    same = [other for other in corpus.by_voice().get(corpus.utterances[number].voice, []) if other != number]
-    prompt = int(np.random.default_rng([seed, number]).choice(same)) if same else number
+def spoken_mel(
+    model: FlowModel, corpus: Corpus, number: int, prompt: int, *, streaming: bool = False
+) -> FloatArray:
+    """(2 n, 80): an utterance's aligned tokens spoken behind the utterance `prompt`."""
     mel = model.mel(
         torch.from_numpy(corpus.derived(ALIGNED, number)),
         torch.from_numpy(corpus.derived(HEARD, prompt)),
@@ -76,3 +81,9 @@ def spoken_mel(model: FlowModel, corpus: Corpus, number: int, seed: int, *, stre
         finalize=True,
     )
     return np.asarray(mel.T.cpu().numpy(), np.float32)
+
+
+def prompt_for(corpus: Corpus, voices: Mapping[str, Sequence[int]], number: int, random: np.random.Generator) -> int:
+    """Another utterance of the same voice, or the utterance itself where its voice has no other."""
+    others = [other for other in voices.get(corpus.utterances[number].voice, ()) if other != number]
+    return int(random.choice(others)) if others else number
