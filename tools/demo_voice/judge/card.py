@@ -1,0 +1,94 @@
+"""The model card: every figure of a run beside the bound it should keep. Measures nothing itself."""
+
+from __future__ import annotations
+
+import operator
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a run has found. training: stage -> its figures; figures: of the evaluation."""
+
+    scale: str
+    sentences: int
+    seeds: int
+    training: Mapping[str, Mapping[str, float]]
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A figure must lie `within` a limit, which may be a multiple of another figure."""
+
+    figure: str
+    limit: float
+    within: Callable[[float, float], bool]
+    times: str = ""
+
+    def value(self, figures: Mapping[str, float]) -> float:
+        return self.limit * (figures[self.times] if self.times else 1.0)
+
+    def kept(self, figures: Mapping[str, float]) -> bool:
+        return self.within(figures[self.figure], self.value(figures))
+
+
+def _bounds() -> Iterator[Bound]:
+    for case, factor in (("one-shot", 1.5), ("streamed", 1.5), ("bi-streamed", 1.5), ("unseen voices", 1.8)):
+        yield Bound(f"{case}: word error rate", factor, operator.le, f"{case}: word error rate of the teacher")
+        yield Bound(f"{case}: ends by itself", 0.995, operator.ge)
+        yield Bound(f"{case}: nearest to its own prompt", 0.95, operator.ge)
+        yield Bound(f"{case}: clicks per minute", 0.0, operator.le)
+    yield Bound("one-shot: real-time factor", 0.5, operator.le)
+    yield Bound("megabytes", 40.0, operator.le)
+
+
+BOUNDS = tuple(_bounds())
+
+
+def record_of(values: Mapping[str, Any]) -> Record:
+    return Record(values["scale"], values["sentences"], values["seeds"], values["training"], values["figures"])
+
+
+def model_card(record: Record, pictures: Sequence[tuple[str, str]]) -> str:
+    """Markdown. pictures: sentence and path of each."""
+    return "\n".join(_lines(record, pictures)) + "\n"
+
+
+def _lines(record: Record, pictures: Sequence[tuple[str, str]]) -> Iterator[str]:
+    yield f"# Demo voice, scale `{record.scale}`"
+    yield ""
+    yield "A small checkpoint in the official CosyVoice2 layout. Its only teacher is espeak-ng, so it sounds like espeak-ng"
+    yield "at best; it is there to hear and test the whole chain without the official weights."
+    yield ""
+    yield f"## Judged on {record.sentences} held-out sentences, {record.seeds} seeds each"
+    yield ""
+    yield "Word errors by pocketsphinx with its own open-vocabulary language model, sound dithered with 3e-4; the"
+    yield "teacher's are those of espeak-ng's own sound of the same sentences and voices. Nearness by pitch and formants"
+    yield f"to the teacher saying the same in each of the voices. No person has judged. One thread of: {platform.processor() or platform.machine()}."
+    yield "First audio of the service with the language model on vLLM is not measured here: `make bench` does that."
+    yield ""
+    yield "| figure | value | bound | kept |"
+    yield "|---|---|---|---|"
+    by_figure = {bound.figure: bound for bound in BOUNDS}
+    for name, value in record.figures.items():
+        bound = by_figure.get(name)
+        limit = f"{bound.value(record.figures):.4g}" if bound else ""
+        kept = ("yes" if bound.kept(record.figures) else "no") if bound else ""
+        yield f"| {name} | {value:.4g} | {limit} | {kept} |"
+    yield ""
+    yield "## Training"
+    yield ""
+    yield "| stage | figure | value |"
+    yield "|---|---|---|"
+    for stage, figures in record.training.items():
+        for name, value in figures.items():
+            yield f"| {stage} | {name} | {value:.4g} |"
+    yield ""
+    yield "## Spectrograms, teacher above, demo voice below"
+    yield ""
+    for text, path in pictures:
+        yield f"![{text}]({path})"
