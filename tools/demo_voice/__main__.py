@@ -1,7 +1,7 @@
 """`python -m tools.demo_voice STAGE --work DIR --scale SCALE`: train the demo voice, stage by stage or all of it.
 
-Every stage goes on where it was interrupted; a stage that is done costs only its figures. With `all` each stage runs in a
-process of its own, so that none holds another's memory.
+Every stage goes on where it was interrupted; a stage that is done costs only its figures. With `all` each stage runs
+in a process of its own, so that none holds another's memory.
 """
 
 from __future__ import annotations

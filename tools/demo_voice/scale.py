@@ -1,6 +1,7 @@
 """Sizes of a run: how much is said, how large the networks are, how long each trains. Knows no stage's inside.
 
-`toy` goes through all stages in under a minute, for tests; `cpu` is meant for a machine without a GPU, `gpu` for one with.
+`toy` goes through all stages in under a minute, for tests; `cpu` is meant for a machine without a GPU, `gpu` for
+one with.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The loop that every training stage runs in: saves, resumes, decays the learning rate, shows progress.
 
-All randomness of a step comes from the seed and the step's number, so that a run that was interrupted ends with the same
-weights as one that was not. Knows no model and no data.
+All randomness of a step comes from the seed and the step's number, so that a run that was interrupted ends with the
+same weights as one that was not. Knows no model and no data.
 """
 
 from __future__ import annotations

@@ -42,9 +42,7 @@ class _Event(ctypes.Structure):
     )
 
 
-_Callback = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
-)
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 
 class EspeakError(RuntimeError):
@@ -89,9 +87,7 @@ class Espeak:
             self._library: Any = ctypes.CDLL(_LIBRARY)
         except OSError as error:
             raise EspeakError(f"{_LIBRARY} cannot be loaded ({error}); {INSTALL}") from error
-        self.rate = int(
-            self._library.espeak_Initialize(_SYNCHRONOUS, _BUFFER_MS, None, _PHONE_EVENTS | _DO_NOT_EXIT)
-        )
+        self.rate = int(self._library.espeak_Initialize(_SYNCHRONOUS, _BUFFER_MS, None, _PHONE_EVENTS | _DO_NOT_EXIT))
         if self.rate <= 0:
             raise EspeakError(f"espeak-ng did not start; {INSTALL}")
         self._library.espeak_Info.restype = ctypes.c_char_p

@@ -1,4 +1,4 @@
-"""Stage `data`: texts, said by many voices, in shards. Shards that are there are kept, so that it can be interrupted."""
+"""Stage `data`: texts, said by many voices, in shards. What is there is kept, so that it can be interrupted."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def pitch_of(wave24k: FloatArray) -> FloatArray:
     whole = wave24k[: frames * 480].reshape(-1, _DECIMATION).mean(1)
     correlation, loudness = _correlations(whole, frames)
     lags = np.arange(_SHORTEST, _LONGEST + 1)
-    cost = 1.0 - correlation + _LAG_COST * lags / _LONGEST
+    cost: FloatArray = (1.0 - correlation + _LAG_COST * lags / _LONGEST).astype(np.float32)
     cost[loudness < max(_QUIET, 0.03 * float(loudness.max()))] = 2.0
     path = _cheapest_path(cost, lags)
     pitch = np.zeros(frames, np.float32)
@@ -87,4 +87,4 @@ def _refined(correlation: FloatArray, index: npt.NDArray[np.int64]) -> npt.NDArr
     left, middle, right = (correlation[rows, inner + offset].astype(np.float64) for offset in (-1, 0, 1))
     bend = left - 2 * middle + right
     shift = np.where(np.abs(bend) > 1e-6, 0.5 * (left - right) / np.where(bend == 0, 1, bend), 0.0)
-    return _SHORTEST + inner + np.clip(shift, -1.0, 1.0)
+    return np.asarray(_SHORTEST + inner + np.clip(shift, -1.0, 1.0), np.float64)

@@ -31,7 +31,7 @@ class Manner:
     def drawn(cls, voice: Voice, random: np.random.Generator) -> Manner:
         """Near the voice's own pitch and near 150 words per minute."""
         pitch = int(np.clip(voice.pitch + random.integers(-4, 5), 0, 99))
-        return cls(pitch, int(round(150 * random.uniform(0.93, 1.07))))
+        return cls(pitch, round(150 * float(random.uniform(0.93, 1.07))))
 
     @classmethod
     def plain(cls, voice: Voice) -> Manner:

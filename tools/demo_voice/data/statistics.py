@@ -62,4 +62,4 @@ def _formants(wave24k: FloatArray, pitch: FloatArray) -> FloatArray:
     width = -np.log(np.maximum(np.abs(roots), 1e-6)) * _RATE / np.pi
     kept = (hertz > _LOWEST_HZ) & (hertz < _HIGHEST_HZ) & (width < _WIDEST_HZ)
     found = np.sort(np.where(kept, hertz, np.inf), axis=1)[:, :3]
-    return found[np.isfinite(found).all(1)].astype(np.float32)
+    return np.asarray(found[np.isfinite(found).all(1)], np.float32)

@@ -1,4 +1,4 @@
-"""What the flow is trained by: conditional flow matching with guidance dropout. Knows batches, not where they come from.
+"""What the flow is trained by: conditional flow matching with guidance dropout. Knows batches alone.
 
 Source: Lipman et al. 2023, arXiv:2210.02747, with the cosine times and the dropout that CosyVoice2 is trained with.
 """

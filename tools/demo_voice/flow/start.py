@@ -1,8 +1,8 @@
 """Where the flow's weights start: noise and the encoder's frames pass the estimator on a straight, linear way.
 
-The velocity that is asked for is nearly mel minus noise. From an ordinary start a narrow estimator does not find the way
-to hand the noise through its norms, and stays where it guesses the mean. Here the shortcuts of all residual blocks carry
-both, what is added to them is small, and the last projection is fitted by least squares. Knows no training.
+The velocity that is asked for is nearly mel minus noise. From an ordinary start a narrow estimator does not find the
+way to hand the noise through its norms, and stays where it guesses the mean. Here the shortcuts of all residual blocks
+carry both, what is added to them is small, and the last projection is fitted by least squares. Knows no training.
 """
 
 from __future__ import annotations

@@ -56,7 +56,9 @@ def train_flow(
     model = load_flow(folder, config)
     voices, random = corpus.by_voice(), np.random.default_rng([seed, 3])
     distances = [
-        np.abs(spoken_mel(model, corpus, number, prompt_for(corpus, voices, number, random)) - corpus.mel(number)).mean()
+        np.abs(
+            spoken_mel(model, corpus, number, prompt_for(corpus, voices, number, random)) - corpus.mel(number)
+        ).mean()
         for number in judged
     ]
     return {"held-out distance of log mel": float(np.mean(distances))}
@@ -68,9 +70,7 @@ def load_flow(folder: Path, config: FlowConfig, device: torch.device | None = No
     return FlowModel.from_state(state, config, source=str(folder / STATE), device=device or torch.device("cpu"))
 
 
-def spoken_mel(
-    model: FlowModel, corpus: Corpus, number: int, prompt: int, *, streaming: bool = False
-) -> FloatArray:
+def spoken_mel(model: FlowModel, corpus: Corpus, number: int, prompt: int, *, streaming: bool = False) -> FloatArray:
     """(2 n, 80): an utterance's aligned tokens spoken behind the utterance `prompt`."""
     mel = model.mel(
         torch.from_numpy(corpus.derived(ALIGNED, number)),

@@ -59,16 +59,18 @@ def model_card(record: Record, pictures: Sequence[tuple[str, str]]) -> str:
 
 
 def _lines(record: Record, pictures: Sequence[tuple[str, str]]) -> Iterator[str]:
+    machine = platform.processor() or platform.machine()
     yield f"# Demo voice, scale `{record.scale}`"
     yield ""
-    yield "A small checkpoint in the official CosyVoice2 layout. Its only teacher is espeak-ng, so it sounds like espeak-ng"
-    yield "at best; it is there to hear and test the whole chain without the official weights."
+    yield "A small checkpoint in the official CosyVoice2 layout. Its only teacher is espeak-ng, so it sounds like"
+    yield "espeak-ng at best; it is there to hear and test the whole chain without the official weights."
     yield ""
     yield f"## Judged on {record.sentences} held-out sentences, {record.seeds} seeds each"
     yield ""
     yield "Word errors by pocketsphinx with its own open-vocabulary language model, sound dithered with 3e-4; the"
-    yield "teacher's are those of espeak-ng's own sound of the same sentences and voices. Nearness by pitch and formants"
-    yield f"to the teacher saying the same in each of the voices. No person has judged. One thread of: {platform.processor() or platform.machine()}."
+    yield "teacher's are those of espeak-ng's own sound of the same sentences and voices. Nearness by pitch and"
+    yield "formants to the teacher saying the same in each of the voices. No person has judged."
+    yield f"Real-time factors with one thread on {machine}, whatever else it did meanwhile."
     yield "First audio of the service with the language model on vLLM is not measured here: `make bench` does that."
     yield ""
     yield "| figure | value | bound | kept |"

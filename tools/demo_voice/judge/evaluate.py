@@ -86,7 +86,7 @@ def evaluate(
     """Speak, listen, measure, and write the model card into the checkpoint; returns its figures."""
     torch.set_num_threads(1)
     texts = [corpus.utterances[number].text for number in corpus.numbers(held_out=True)][: plan.sentences]
-    teacher, talker = _Teacher(Espeak(), checkpoint / "prompts"), Talker(checkpoint)
+    teacher, talker = _Teacher(Espeak(), checkpoint.parent / "judged"), Talker(checkpoint)
     voices = {voice: teacher.prompt(talker, voice) for case in CASES for voice in case.voices}
     judge = _Judge(teacher, talker, voices, Recogniser())
     pictures = []
@@ -137,8 +137,9 @@ class _Teacher:
         return self._found[text, voice]
 
     def prompt(self, talker: Talker, voice: Voice) -> VoicePrompt:
-        """From a recording that lies beside the others."""
-        path = self._folder / f"judged_{voice.name}.wav"
+        """From a recording in a file, as a user would give it."""
+        self._folder.mkdir(exist_ok=True)
+        path = self._folder / f"{voice.name}.wav"
         write_wav(path, [self.wave(_PROMPT_TEXT, voice)], _RATE)
         return talker.voice(path, _PROMPT_TEXT)
 
@@ -167,7 +168,9 @@ class _Judge:
         tally.ratios.append(len(said.samples) / len(theirs))
         tally.loudness.append(loudness_db(said.samples))
         # Of the same words in each voice: other words have other formants.
-        tally.nearest += min(self._voices, key=lambda each: distance(found, self._teacher.statistics(text, each))) == voice
+        tally.nearest += (
+            min(self._voices, key=lambda each: distance(found, self._teacher.statistics(text, each))) == voice
+        )
         return said.samples, theirs
 
     def _errors_of_teacher(self, text: str, voice: Voice) -> int:

@@ -79,7 +79,9 @@ def fits_bi(text: int, speech: int, blocks: Blocks | None = None) -> bool:
     return text // blocks.text * blocks.speech <= speech
 
 
-def noisy(example: Example, share: float, vocabulary: SpeechVocabulary, codes: int, random: np.random.Generator) -> Example:
+def noisy(
+    example: Example, share: float, vocabulary: SpeechVocabulary, codes: int, random: np.random.Generator
+) -> Example:
     """The same with a share of the speech it reads, not of what it predicts, replaced: what it will say has errors."""
     ids = np.array(example.ids)
     hit = (ids < vocabulary.speech_tokens) & (random.random(len(ids)) < share)

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cosyvoice_core.config import LMConfig
+from cosyvoice_core.lm.body import SpeechBody
 from cosyvoice_core.lm.engine import TorchEngine
 from cosyvoice_core.lm.merge import merge
 from cosyvoice_core.lm.prompt import length_bounds
-from cosyvoice_core.lm.body import SpeechBody
 from cosyvoice_core.lm.request import TokenRequest
 from cosyvoice_core.lm.vocabulary import SpeechVocabulary
 from cosyvoice_core.text.tokenizer import Tokenizer
@@ -113,9 +113,7 @@ def train_lm(
     }
 
 
-def next_token_loss(
-    network: SpeechNetwork, examples: Sequence[Example], device: torch.device
-) -> tuple[Tensor, Tensor]:
+def next_token_loss(network: SpeechNetwork, examples: Sequence[Example], device: torch.device) -> tuple[Tensor, Tensor]:
     """Mean cross entropy over all labels of a batch, and the share of them that scores highest."""
     longest = max(len(example.ids) for example in examples)
     ids = torch.zeros(len(examples), longest, dtype=torch.long)

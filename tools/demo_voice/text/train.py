@@ -1,8 +1,8 @@
 """Stage `text`: the byte-level BPE tokenizer in Qwen2's files, as large as the speech allows.
 
 Bi-stream lays out 5 text tokens before 15 of speech, and the end of speech is illegal before 2 speech tokens per text
-token. Both need texts that have clearly more than 3 speech tokens per text token, hence a bound from below on the number
-of merges; fewer merges are easier for a small model to spell with. Knows neither speech codes nor models.
+token. Both need texts that have clearly more than 3 speech tokens per text token, hence a bound from below on the
+number of merges; fewer merges are easier for a small model to spell with. Knows neither speech codes nor models.
 """
 
 from __future__ import annotations

@@ -15,10 +15,11 @@ _FLOOR = 1e-5
 
 def spectra_distance(speech: Tensor, wanted: Tensor) -> Tensor:
     """Of (B, N) each: relative distance of magnitudes plus distance of their logarithms, over all resolutions."""
-    total = speech.new_zeros(())
+    total: Tensor = speech.new_zeros(())
     for size in RESOLUTIONS:
-        mine, theirs = (magnitudes(wave, size) for wave in (speech, wanted))
-        relative = (mine - theirs).norm() / theirs.norm().clamp(min=1e-3)
+        mine, theirs = magnitudes(speech, size), magnitudes(wanted, size)
+        apart, whole = (torch.linalg.vector_norm(each) for each in (mine - theirs, theirs))
+        relative = apart / whole.clamp(min=1e-3)
         total = total + relative + F.l1_loss(mine.clamp(min=_FLOOR).log(), theirs.clamp(min=_FLOOR).log())
     return total / len(RESOLUTIONS)
 
@@ -27,7 +28,8 @@ def magnitudes(wave: Tensor, size: int) -> Tensor:
     """(B, N) to (B, size // 2 + 1, frames), scaled to be independent of the size."""
     window = torch.hann_window(size, device=wave.device)
     spectrum = torch.stft(wave.float(), size, size // 4, window=window, return_complex=True)
-    return (spectrum.real.square() + spectrum.imag.square() + 1e-10).sqrt() / size**0.5
+    scaled: Tensor = (spectrum.real.square() + spectrum.imag.square() + 1e-10).sqrt() / size**0.5
+    return scaled
 
 
 def mel_distance(speech: Tensor, wanted: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The HiFT generator's computation with gradients, on the very modules that serve.
 
-What serves computes sections in place, which saves memory passes and forbids gradients; a test holds the two to the same
-sound. Knows whole signals only.
+What serves computes sections in place, which saves memory passes and forbids gradients; a test holds the two to the
+same sound. Knows whole signals only.
 """
 
 from __future__ import annotations

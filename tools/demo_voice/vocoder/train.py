@@ -1,7 +1,7 @@
 """Stage `vocoder`: mel to sound; first on recordings' mel, then on what the flow makes of their tokens.
 
-The flow's mel is a little blurred. A vocoder that has heard only recordings makes noise of that; tuned on the flow's own
-frames, which belong to the same samples, it does not.
+The flow's mel is a little blurred. A vocoder that has heard only recordings makes noise of that; tuned on the flow's
+own frames, which belong to the same samples, it does not.
 """
 
 from __future__ import annotations
@@ -67,9 +67,11 @@ class Pieces:
             first = int(random.integers(max(1, len(mel) - frames + 1)))
             wave = corpus.wave(number)[480 * first : 480 * (first + frames)]
             piece = (mel[first : first + frames].T, corpus.pitch(number)[first : first + frames], wave)
-            rows.append(tuple(_lengthened(part, size) for part, size in zip(piece, (frames, frames, 480 * frames), strict=True)))
-        mel, pitch, wave = (torch.from_numpy(np.stack(parts)) for parts in zip(*rows, strict=True))
-        return cls(mel, pitch, wave)
+            rows.append(
+                tuple(_lengthened(part, size) for part, size in zip(piece, (frames, frames, 480 * frames), strict=True))
+            )
+        joined = [torch.from_numpy(np.stack(parts)) for parts in zip(*rows, strict=True)]
+        return cls(*joined)
 
     def to(self, device: torch.device) -> Pieces:
         return Pieces(self.mel.to(device), self.pitch.to(device), self.wave.to(device))
@@ -133,17 +135,15 @@ def train_vocoder(
 
 def vocoder_state(vocoder: Vocoder) -> dict[str, Tensor]:
     """Tensors under the names of `hift.pt`, before weight norm is written."""
-    parts = {**dict(vocoder.generator.named_children()), "f0_predictor": vocoder.f0_predictor, "m_source": vocoder.m_source}
-    return {
-        f"{name}.{key}": value.clone()
-        for name, part in parts.items()
-        for key, value in part.state_dict().items()
+    parts = {
+        **dict(vocoder.generator.named_children()),
+        "f0_predictor": vocoder.f0_predictor,
+        "m_source": vocoder.m_source,
     }
+    return {f"{name}.{key}": value.clone() for name, part in parts.items() for key, value in part.state_dict().items()}
 
 
-def flow_mels(
-    folder: Path, corpus: Corpus, flow: tuple[Path, FlowConfig], count: int, seed: int
-) -> dict[int, Tensor]:
+def flow_mels(folder: Path, corpus: Corpus, flow: tuple[Path, FlowConfig], count: int, seed: int) -> dict[int, Tensor]:
     """Mel (2 n, 80) of so many utterances as the flow speaks their tokens; kept in the folder once made."""
     path = folder / _FLOW_MEL
     if path.is_file():
