@@ -8,10 +8,10 @@ python := $(VENV)/bin/python
 set_up := $(or $(PYTHON),python3) -m tools.setup_env --venv $(VENV) $(if $(PYTHON),--exact-python)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ensure serve test browser lint bench clean
+.PHONY: help setup ensure serve test browser espeak demo-voice lint bench clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  ARGS=...                     passed on, for example: make test ARGS=\"-m golden\""
 	@echo "  PYTHON=/path/to/python3      build the environment on this interpreter (3.11 to 3.13)"
@@ -31,6 +31,12 @@ test: ensure  ## Run all tests
 
 browser:  ## Install Chromium for the tests of the page, which are skipped without (Debian, as root)
 	@$(or $(PYTHON),python3) -m tools.setup_browser
+
+espeak:  ## Install the library of espeak-ng, which teaches the demo voice (Debian, as root)
+	@$(or $(PYTHON),python3) -m tools.setup_espeak
+
+demo-voice: ensure espeak  ## Train the demo voice in WORK (build/demo-voice); SCALE=toy, cpu or gpu; goes on if interrupted
+	$(python) -m tools.demo_voice all --work $(or $(WORK),build/demo-voice) --scale $(or $(SCALE),cpu) $(ARGS)
 
 lint: ensure  ## Check format, style and types
 	$(python) -m ruff format --check .

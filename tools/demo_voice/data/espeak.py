@@ -1,13 +1,12 @@
 """espeak-ng through its library: samples of a sentence with the exact place of every phone and word in them.
 
-The command line tool would give the samples alone. One library holds one voice and is not thread-safe, hence one
-speaker per process. Knows no training.
+The command line tool would give the samples alone. The library is not thread-safe: one
+thread per process speaks. Knows no training.
 """
 
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tools.demo_voice.data.voices import Voice
+from tools.setup_espeak import LIBRARY, PACKAGES
 
-INSTALL = "install it with: apt-get install --no-install-recommends libespeak-ng1 espeak-ng-data"
-_LIBRARY = "libespeak-ng.so.1"
+_INSTALL = f"install it with `make espeak`, or: apt-get install {' '.join(PACKAGES)}"
 _SYNCHRONOUS, _PHONE_EVENTS, _DO_NOT_EXIT, _BUFFER_MS = 2, 1, 0x8000, 500
 _WORD, _PHONE = 1, 7
 _UTF8 = 1
@@ -69,27 +68,18 @@ class Spoken:
     words: tuple[Mark, ...]
 
 
-def available() -> bool:
-    """Whether the library can be loaded."""
-    try:
-        ctypes.CDLL(_LIBRARY)
-    except OSError:
-        return False
-    return True
-
-
 class Espeak:
-    """The synthesiser; make one per process."""
+    """The synthesiser."""
 
     def __init__(self) -> None:
         """Raises EspeakError when the library or its data is missing."""
         try:
-            self._library: Any = ctypes.CDLL(_LIBRARY)
+            self._library: Any = ctypes.CDLL(LIBRARY)
         except OSError as error:
-            raise EspeakError(f"{_LIBRARY} cannot be loaded ({error}); {INSTALL}") from error
+            raise EspeakError(f"{LIBRARY} cannot be loaded ({error}); {_INSTALL}") from error
         self.rate = int(self._library.espeak_Initialize(_SYNCHRONOUS, _BUFFER_MS, None, _PHONE_EVENTS | _DO_NOT_EXIT))
         if self.rate <= 0:
-            raise EspeakError(f"espeak-ng did not start; {INSTALL}")
+            raise EspeakError(f"espeak-ng did not start; {_INSTALL}")
         self._library.espeak_Info.restype = ctypes.c_char_p
         place = ctypes.c_char_p()
         self._library.espeak_Info(ctypes.byref(place))
@@ -98,7 +88,6 @@ class Espeak:
         self._phones: list[Mark] = []
         self._words: list[Mark] = []
         self._callback = _Callback(self._take)
-        self._library.espeak_SetSynthCallback(self._callback)
 
     def say(self, text: str, voice: Voice, *, pitch: int | None = None, words_per_minute: int = 150) -> Spoken:
         """`text` in a voice at a pitch (the voice's own if None). Raises EspeakError for an unknown voice.
@@ -113,6 +102,8 @@ class Espeak:
         self._library.espeak_SetParameter(_RATE, words_per_minute, 0)
         self._library.espeak_SetParameter(_PITCH, voice.pitch if pitch is None else pitch, 0)
         self._pieces, self._phones, self._words = [], [], []
+        # The library has one callback for all its users in a process: another one's may be in place, or gone.
+        self._library.espeak_SetSynthCallback(self._callback)
         encoded = text.encode()
         if self._library.espeak_Synth(encoded, len(encoded) + 1, 0, 1, 0, _UTF8, None, None) != 0:
             raise EspeakError(f"espeak-ng refused {text!r}")
