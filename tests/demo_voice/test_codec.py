@@ -96,7 +96,7 @@ def test_tokens_of_the_corpus(coded: Run) -> None:
     for number in range(len(corpus)):
         aligned, heard = corpus.derived(ALIGNED, number), corpus.derived(HEARD, number)
         assert len(aligned) == len(heard) == corpus.utterances[number].tokens
-        assert 0 <= min(aligned.min(), heard.min())
+        assert min(aligned.min(), heard.min()) >= 0
         assert max(aligned.max(), heard.max()) < book.size
         shares.append(repeats(aligned))
     # Repetition-aware sampling forbids what came among the last ten: it must hardly ever be right.
