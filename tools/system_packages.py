@@ -1,6 +1,7 @@
 """Packages of the system itself, for what tests need and no Python package brings. Standard library only.
 
-Apart from `setup_env`, since it changes the machine and not only the project's folder: it is done where it was asked for.
+Apart from `setup_env`, since it changes the machine and not only the project's folder: it is done where it was asked
+for.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def test_the_loss_falls() -> None:
     wave = 0.2 * torch.sin(2 * torch.pi * 150 * time)[None]
     mel, pitch = mel_of(wave).transpose(1, 2), torch.full((1, 16), 150.0)
     losses = []
-    for step in range(12):
+    for _ in range(12):
         torch.manual_seed(0)
         speech = vocode(vocoder, mel, pitch)
         loss = spectra_distance(speech, wave) + mel_distance(speech, wave)

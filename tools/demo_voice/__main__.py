@@ -25,9 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _all(options)
     # Not at the top: the number of threads must be known first.
     from tools.demo_voice.run import Run
-    from tools.demo_voice.scale import SCALES
+    from tools.demo_voice.scale import SCALES, bounded
 
-    figures = Run(options.work, SCALES[options.scale], options.seed, options.language).stage(options.stage)
+    scale = SCALES[options.scale]
+    if options.minutes:
+        scale = bounded(scale, options.minutes)
+    figures = Run(options.work, scale, options.seed, options.language).stage(options.stage)
     for name, value in figures.items():
         print(f"{options.stage}: {name}: {value:.4g}")
     return 0
@@ -40,6 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scale", choices=["toy", "cpu", "gpu"], default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--language", default="en")
+    parser.add_argument(
+        "--minutes", type=float, default=0.0, help="for all training together, divided between the stages (0: no bound)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="of the processor, for each stage (default: 1)")
     return parser
 
@@ -49,7 +55,7 @@ def _all(options: argparse.Namespace) -> int:
         print(f"== {stage}", flush=True)
         command = [sys.executable, "-m", "tools.demo_voice", stage, "--work", str(options.work)]
         command += ["--scale", options.scale, "--seed", str(options.seed), "--language", options.language]
-        command += ["--threads", str(options.threads)]
+        command += ["--threads", str(options.threads), "--minutes", str(options.minutes)]
         status = subprocess.run(command, check=False).returncode
         if status:
             print(f"stage {stage} ended with status {status}; the same command goes on from there", file=sys.stderr)

@@ -157,4 +157,14 @@ _GPU = replace(
     mix=VocoderMix(tuned_from=0.5, tuned=6_000, adversarial_from=0.3),
 )
 
+_SHARES = {"tokenizer": 0.08, "speaker": 0.04, "lm": 0.32, "flow": 0.32, "vocoder": 0.24}
+"""Of the minutes that are given for training."""
+
+
+def bounded(scale: Scale, minutes: float) -> Scale:
+    """The scale with so many minutes for all training together, however many steps that is."""
+    shares = {name: replace(getattr(scale.plans, name), minutes=minutes * share) for name, share in _SHARES.items()}
+    return replace(scale, plans=Plans(**shares))
+
+
 SCALES = {scale.name: scale for scale in (_TOY, _CPU, _GPU)}

@@ -1,8 +1,8 @@
 """The code book of speech tokens: which phone, how far into it, which occurrence, how high. Knows no networks.
 
-A token is a function of the text but for timing and intonation, which is what makes it easy to predict. Occurrences
-of a phone alternate between two sets of codes, and a phone that lasts moves from code to code, so that hardly any code comes
-twice among ten: repetition-aware sampling forbids that.
+A token is a function of the text but for timing and intonation, which is what makes it easy to predict. Occurrences of
+a phone alternate between two sets of codes, and a phone that lasts moves from code to code, so that hardly any code
+comes twice among ten: repetition-aware sampling forbids that.
 """
 
 from __future__ import annotations

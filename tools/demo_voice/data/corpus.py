@@ -81,12 +81,14 @@ class Corpus:
         self.folder = folder
         self._places: list[tuple[int, int]] = []
         self.utterances: list[Utterance] = []
+        self._firsts: list[int] = []
         self._open: dict[Path, Any] = {}
         self._shards = sorted(folder.glob("shard-*.safetensors"))
         if not self._shards:
             raise FileNotFoundError(f"{folder}: no shards; run the stage `data` first")
         for number, path in enumerate(self._shards):
             first = 0
+            self._firsts.append(len(self.utterances))
             for entry in json.loads(self._file(path).metadata()["utterances"]):
                 utterance = _utterance(entry)
                 self._places.append((number, first))
@@ -136,13 +138,13 @@ class Corpus:
         if file.metadata()["kind"] == "token":
             rows = file.get_slice(name)
             return np.asarray(rows[first : first + self.utterances[number].tokens])
-        return np.asarray(file.get_slice(name)[number - self._first_of(shard)])
+        return np.asarray(file.get_slice(name)[number - self._firsts[shard]])
 
     def write_derived(self, name: str, values: Mapping[int, AnyArray], *, per_token: bool) -> None:
         """Keep an array for every utterance. Raises KeyError when one is missing."""
         for shard in range(len(self._shards)):
-            numbers = [number for number, (place, _) in enumerate(self._places) if place == shard]
-            rows = [values[number] for number in numbers]
+            bounds = [*self._firsts, len(self)][shard : shard + 2]
+            rows = [values[number] for number in range(*bounds)]
             path = self._derived_path(name, shard)
             self._open.pop(path, None)
             _save(
@@ -156,9 +158,6 @@ class Corpus:
 
     def _derived_path(self, name: str, shard: int) -> Path:
         return self.folder / name / self._shards[shard].name
-
-    def _first_of(self, shard: int) -> int:
-        return next(number for number, (place, _) in enumerate(self._places) if place == shard)
 
     def _slice(self, number: int, name: str) -> AnyArray:
         shard, first = self._places[number]

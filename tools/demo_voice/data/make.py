@@ -12,7 +12,7 @@ from tqdm import tqdm
 from tools.demo_voice.data.corpus import Corpus, Features, Utterance, shard_path, write_shard
 from tools.demo_voice.data.espeak import Espeak
 from tools.demo_voice.data.render import Manner, render
-from tools.demo_voice.data.texts import Texts, make_texts
+from tools.demo_voice.data.texts import make_texts
 from tools.demo_voice.data.voices import TRAINING, Voice
 
 
@@ -46,21 +46,22 @@ def make_corpus(folder: Path, plan: DataPlan, seed: int, language: str = "en") -
         espeak = espeak or Espeak()
         random = np.random.default_rng([seed, 1, number])
         part = said[number * plan.shard : (number + 1) * plan.shard]
-        rendered = [_said(espeak, text, plan, random, held_out) for text, held_out in part]
+        rendered = [
+            _said(espeak, text, _drawn_voice(plan, random).speaking(language), random, held_out)
+            for text, held_out in part
+        ]
         write_shard(folder, number, [utterance for utterance, _ in rendered], [features for _, features in rendered])
     return Corpus(folder)
 
 
-def corpus_texts(plan: DataPlan, seed: int, language: str = "en") -> Texts:
-    """The sentences that `make_corpus` has said."""
-    return make_texts(plan.sentences, plan.held_out, seed, language)
-
-
 def _said(
-    espeak: Espeak, text: str, plan: DataPlan, random: np.random.Generator, held_out: bool
+    espeak: Espeak, text: str, voice: Voice, random: np.random.Generator, held_out: bool
 ) -> tuple[Utterance, Features]:
-    voice: Voice = TRAINING[int(random.integers(plan.voices))]
     return render(espeak, text, voice, Manner.drawn(voice, random), random, held_out=held_out)
+
+
+def _drawn_voice(plan: DataPlan, random: np.random.Generator) -> Voice:
+    return TRAINING[int(random.integers(plan.voices))]
 
 
 def _fields(plan: DataPlan) -> dict[str, object]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+LANGUAGES = {"en": "en-us"}
+"""Language of texts -> espeak-ng's language voice. Mandarin is `cmn` there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,12 @@ class Voice:
     def __post_init__(self) -> None:
         if not 0 <= self.pitch <= 99:
             raise ValueError(f"pitch must be in 0..99, got {self.pitch}")
+
+    def speaking(self, language: str) -> Voice:
+        """The same variant in another language. Raises ValueError for one that is not in LANGUAGES."""
+        if language not in LANGUAGES:
+            raise ValueError(f"no espeak-ng voice is known for {language!r}; known: {', '.join(LANGUAGES)}")
+        return replace(self, language=LANGUAGES[language])
 
     @property
     def espeak_name(self) -> str:
