@@ -148,6 +148,20 @@ def test_an_unknown_voice_is_refused(espeak: Espeak) -> None:
         espeak.say("Hello.", Voice("nobody", "nobody", 50))
 
 
+def test_every_voice_is_there_and_sounds_unlike_the_plain_one(espeak: Espeak) -> None:
+    plain = espeak.say("Ah.", SAVED[0]).samples
+    for voice in (*TRAINING[1:], *UNSEEN):
+        samples = espeak.say("Ah.", voice).samples
+        assert np.abs(samples).max() > 1000, voice
+        assert len(samples) != len(plain) or np.abs(samples - plain).max() > 0, voice
+
+
+def test_texts_of_a_language_without_a_voice_are_refused() -> None:
+    assert SAVED[1].speaking("en").espeak_name == "en-us+f3"
+    with pytest.raises(ValueError, match="no espeak-ng voice is known for 'xx'"):
+        SAVED[1].speaking("xx")
+
+
 def test_an_utterance_is_aligned_to_the_sample(espeak: Espeak) -> None:
     """The pause that the teacher reports between two words is where the sound is quiet."""
     text = "Stop, please."
