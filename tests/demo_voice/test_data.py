@@ -53,7 +53,10 @@ def test_forms_of_words() -> None:
     assert [plural(word) for word in ("box", "city", "day", "hat")] == ["boxes", "cities", "days", "hats"]
     assert [past(word) for word in ("dance", "try", "play")] == ["danced", "tried", "played"]
     assert [continuous(word) for word in ("dance", "see", "try")] == ["dancing", "seeing", "trying"]
-    assert [adverb(word) for word in ("gentle", "happy", "quick")] == ["gently", "happily", "quickly"]
+    adverbs = [adverb(word) for word in ("gentle", "happy", "quick", "full", "basic", "shy")]
+    assert adverbs == ["gently", "happily", "quickly", "fully", "basically", "shyly"]
+    words = {word for words in word_lists("en").values() for phrase in words for word in phrase.lower().split()}
+    assert len(words) > 3000
 
 
 def test_voices_for_judging_are_not_taught() -> None:

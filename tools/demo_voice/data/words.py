@@ -17,7 +17,8 @@ def word_lists(language: str) -> Mapping[str, tuple[str, ...]]:
     for line in (_FOLDER / f"{language}.txt").read_text(encoding="utf-8").splitlines():
         if line.strip() and not line.startswith("#"):
             name, _, words = line.partition(":")
-            lists[name.strip()] = (*lists.get(name.strip(), ()), *(word.strip() for word in words.split(",")))
+            known = lists.get(name.strip(), ())
+            lists[name.strip()] = tuple(dict.fromkeys([*known, *(word.strip() for word in words.split(","))]))
     if language == "en":
         lists["nouns"] = tuple(plural(word) for word in lists["noun"])
         lists["doing"] = tuple(continuous(word) for word in lists["verb"])
@@ -54,6 +55,10 @@ def adverb(adjective: str) -> str:
     """Regular adverb."""
     if adjective.endswith("le"):
         return f"{adjective[:-1]}y"
-    if adjective.endswith("y"):
+    if adjective.endswith("ll"):
+        return f"{adjective}y"
+    if adjective.endswith("ic"):
+        return f"{adjective}ally"
+    if adjective.endswith("y") and len(adjective) > 3:
         return f"{adjective[:-1]}ily"
     return f"{adjective}ly"
