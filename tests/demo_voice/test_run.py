@@ -174,6 +174,7 @@ def test_the_card_says_which_bounds_are_kept() -> None:
     card = model_card(record_of(record), [("A sentence.", "a.png")])
     assert "| one-shot: word error rate | 0.5 | 0.6 | yes |" in card
     assert "| one-shot: ends by itself | 0.5 | 0.995 | no |" in card
+    assert "| one-shot: length to the teacher's, mean | 0.5 | 0.15 | no |" in card
     assert "![A sentence.](a.png)" in card
 
 

@@ -36,11 +36,16 @@ class Bound:
         return self.within(figures[self.figure], self.value(figures))
 
 
+def _near_one(value: float, limit: float) -> bool:
+    return abs(value - 1.0) <= limit
+
+
 def _bounds() -> Iterator[Bound]:
     for case, factor in (("one-shot", 1.5), ("streamed", 1.5), ("bi-streamed", 1.5), ("unseen voices", 1.8)):
         yield Bound(f"{case}: word error rate", factor, operator.le, f"{case}: word error rate of the teacher")
         yield Bound(f"{case}: ends by itself", 0.995, operator.ge)
         yield Bound(f"{case}: nearest to its own prompt", 0.95, operator.ge)
+        yield Bound(f"{case}: length to the teacher's, mean", 0.15, _near_one)
         yield Bound(f"{case}: clicks per minute", 0.0, operator.le)
     yield Bound("one-shot: real-time factor", 0.5, operator.le)
     yield Bound("megabytes", 40.0, operator.le)
