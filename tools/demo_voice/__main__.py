@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.demo_voice", description=__doc__.splitlines()[0])
     parser.add_argument("stage", choices=[*_STAGES, "all"])
-    parser.add_argument("--work", type=Path, required=True, help="folder of the run; by count 5 GB at scale cpu, 14 at gpu")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the run; 5 GB at scale cpu, 14 at gpu")
     parser.add_argument("--scale", choices=["toy", "cpu", "gpu"], default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--language", default="en")
