@@ -192,6 +192,8 @@ def percentiles(values: list[float]) -> dict[str, float]:
 def run(options: argparse.Namespace) -> Report:
     stage = {"ray_actor_options": {"num_cpus": 0.1, "num_gpus": 0.1}, "autoscaling_config": None}
     stage["num_replicas"] = options.replicas
+    # Else replacements gather on the node that is left, and the next loss is that of a whole stage.
+    stage["max_replicas_per_node"] = max(-(-options.replicas // options.workers), 1)
     # The head has no GPU, so that stages run on workers; ingress stays where the controller is.
     ingress = {"ray_actor_options": {"num_cpus": 0.1, "resources": {"node:__internal_head__": 0.01}}}
     config = service_config(
