@@ -162,7 +162,7 @@ class SpeechService:
         Raises InputError before any stage works on the text; closing the generator stops all stages.
         """
         watch = RequestWatch(request_id)
-        call = replace(call, voice=self.args.voice_aliases.get(call.voice or "", call.voice))
+        call = self._by_true_name(call)
         growing = isinstance(call.text, TextSource)
         async with AsyncExitStack() as stack:
             record = stack.enter_context(self._record(call, watch, delivery_of(call, streamed=streamed)))
@@ -188,6 +188,7 @@ class SpeechService:
     ) -> AsyncGenerator[SpeechChunk, None]:
         """All lines of a script in order; otherwise as `speak`. Raises InputError that names the line."""
         watch = RequestWatch(request_id)
+        script = replace(script, lines=tuple(map(self._by_true_name, script.lines)))
         async with AsyncExitStack() as stack:
             delivery: Delivery = "listener" if script.realtime and streamed else "file"
             record = stack.enter_context(self._record(script, watch, delivery))
@@ -202,6 +203,10 @@ class SpeechService:
             chunks = await stack.enter_async_context(aclosing(self._told(told, watch, record, listening)))
             async for chunk in chunks:
                 yield chunk
+
+    def _by_true_name(self, call: SpeakCall) -> SpeakCall:
+        """With the voice's own name, where it was asked for by another."""
+        return replace(call, voice=self.args.voice_aliases.get(call.voice or "", call.voice))
 
     def _record(self, call: SpeakCall | ScriptCall, watch: RequestWatch, delivery: Delivery) -> RequestRecord:
         caller = None if call.caller == ANYONE else call.caller.name

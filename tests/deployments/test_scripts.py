@@ -50,7 +50,8 @@ class Studio:
 
 @pytest.fixture(scope="module")
 def shared_studio() -> Studio:
-    return Studio(limits=Limits(max_script_lines=50, max_script_chars=5000, max_unstreamed_chars=40))
+    limits = Limits(max_script_lines=50, max_script_chars=5000, max_unstreamed_chars=40)
+    return Studio(limits=limits, voice_aliases={"alloy": "demo_female"})
 
 
 @pytest.fixture
@@ -74,6 +75,13 @@ async def test_lines_are_heard_in_order_with_their_pauses(studio: Studio) -> Non
     silence = np.zeros(RATE // 4, np.float32)
     expected = np.concatenate([one, silence, silence, two, silence, three])
     assert np.abs(pcm(answer.content) - expected).max() < 1e-3
+
+
+async def test_a_line_may_ask_for_a_voice_by_its_other_name(studio: Studio) -> None:
+    answer = await studio.read([{"text": "One.", "voice": name} for name in ("alloy", "demo_female", "demo_male")])
+    assert answer.status_code == 200, answer.text
+    other, own, male = (task.utterance.inputs.speaker.tolist() for task in studio.vocoder.tasks)
+    assert other == own != male
 
 
 async def test_a_line_sounds_as_it_does_alone(studio: Studio) -> None:
