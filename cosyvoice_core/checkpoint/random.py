@@ -30,6 +30,7 @@ from cosyvoice_core.checkpoint.layout import (
     vocoder_layout,
 )
 from cosyvoice_core.checkpoint.official_yaml import official_yaml
+from cosyvoice_core.checkpoint.qwen_config import qwen_config
 from cosyvoice_core.checkpoint.settings import read_lm_config
 from cosyvoice_core.config import FlowConfig, LMConfig, ModelConfig, VocoderConfig
 
@@ -119,26 +120,8 @@ def _qwen_config(config: LMConfig, source: Path) -> dict[str, object]:
     kept = json.loads(source.read_text(encoding="utf-8"))
     return {
         **{key: kept[key] for key in _CONFIG_KEPT if key in kept},
-        "attention_dropout": 0.0,
-        "hidden_act": "silu",
-        "hidden_size": config.hidden,
-        "head_dim": config.head_dim,
-        "initializer_range": 0.02,
-        "intermediate_size": config.intermediate,
-        "max_position_embeddings": config.max_positions,
-        "max_window_layers": config.layers,
-        "model_type": "qwen2",
-        "num_attention_heads": config.heads,
-        "num_hidden_layers": config.layers,
-        "num_key_value_heads": config.kv_heads,
-        "rms_norm_eps": config.rms_eps,
-        "rope_theta": config.rope_theta,
+        **qwen_config(config),
         "sliding_window": config.max_positions,
-        "tie_word_embeddings": True,
-        "torch_dtype": "float32",
-        "use_cache": True,
-        "use_sliding_window": False,
-        "vocab_size": config.text_rows,
     }
 
 

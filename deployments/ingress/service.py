@@ -72,7 +72,7 @@ class SpeechService:
         self._tokenizer = tokenizer
         place = args.voices.place()
         saved_voices = None if place is None else Catalogue(VoiceStore(place, config.flow), args.voices)
-        self.voices = VoiceRegistry(voices, config.token_rate, saved_voices)
+        self.voices = VoiceRegistry(voices, config.token_rate, saved_voices, args.voice_aliases)
         self.voice_keeper = VoiceKeeper(self.voices, args.voices, self._new_voice)
         self._text = text
         self._planner = UtterancePlanner(
@@ -162,7 +162,6 @@ class SpeechService:
         Raises InputError before any stage works on the text; closing the generator stops all stages.
         """
         watch = RequestWatch(request_id)
-        call = self._by_true_name(call)
         growing = isinstance(call.text, TextSource)
         async with AsyncExitStack() as stack:
             record = stack.enter_context(self._record(call, watch, delivery_of(call, streamed=streamed)))
@@ -188,7 +187,6 @@ class SpeechService:
     ) -> AsyncGenerator[SpeechChunk, None]:
         """All lines of a script in order; otherwise as `speak`. Raises InputError that names the line."""
         watch = RequestWatch(request_id)
-        script = replace(script, lines=tuple(map(self._by_true_name, script.lines)))
         async with AsyncExitStack() as stack:
             delivery: Delivery = "listener" if script.realtime and streamed else "file"
             record = stack.enter_context(self._record(script, watch, delivery))
@@ -203,10 +201,6 @@ class SpeechService:
             chunks = await stack.enter_async_context(aclosing(self._told(told, watch, record, listening)))
             async for chunk in chunks:
                 yield chunk
-
-    def _by_true_name(self, call: SpeakCall) -> SpeakCall:
-        """With the voice's own name, where it was asked for by another."""
-        return replace(call, voice=self.args.voice_aliases.get(call.voice or "", call.voice))
 
     def _record(self, call: SpeakCall | ScriptCall, watch: RequestWatch, delivery: Delivery) -> RequestRecord:
         caller = None if call.caller == ANYONE else call.caller.name

@@ -18,11 +18,20 @@ _SHOWN = 20
 class VoiceRegistry:
     """The model's voices, read once at start, and a catalogue of saved ones where there is a store.
 
-    A caller may leave out its own namespace: NAME is its own voice of that name, if it has one, before everybody's.
+    A caller may leave out its own namespace: NAME is its own voice of that name, if it has one, before everybody's. A
+    name that no voice has may be another name of one.
     """
 
-    def __init__(self, voices: Mapping[str, VoicePrompt], token_rate: int, catalogue: Catalogue | None = None) -> None:
+    def __init__(
+        self,
+        voices: Mapping[str, VoicePrompt],
+        token_rate: int,
+        catalogue: Catalogue | None = None,
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
+        """aliases: other names, each with the voice it means."""
         self._voices = dict(voices)
+        self._aliases = dict(aliases or {})
         self._token_rate = token_rate
         self.catalogue = catalogue
 
@@ -91,7 +100,7 @@ class VoiceRegistry:
 
     def _full_name(self, name: str, caller: Caller) -> str | None:
         own = [] if NAMESPACE in name else [caller.own_voice(name)]
-        for one in (*own, name):
+        for one in (*own, name, self._aliases.get(name, name)):
             if caller.may_use(one) and (one in self._voices or (self.catalogue and one in self.catalogue.listed)):
                 return one
         return None

@@ -18,6 +18,7 @@ from cosyvoice_core.audio.features import MEL_RATE
 from cosyvoice_core.checkpoint.directory import CheckpointDirectory
 from cosyvoice_core.checkpoint.layout import DIRECTION, MAGNITUDE, TEXT_EMBEDDING, TIED_HEAD, vocoder_layout
 from cosyvoice_core.checkpoint.official_yaml import official_yaml
+from cosyvoice_core.checkpoint.qwen_config import qwen_config
 from cosyvoice_core.checkpoint.tensors import read_state
 from cosyvoice_core.config import LMConfig, ModelConfig, VocoderConfig
 from cosyvoice_core.lm.merge import HEAD_BIAS, HEAD_WEIGHT
@@ -50,7 +51,9 @@ def pack(stages: Path, target: Path, corpus: Corpus, config: ModelConfig, codes:
     files = CheckpointDirectory(target)
     files.settings.write_text(official_yaml(config), encoding="utf-8")
     shutil.copytree(stages / "text" / text.FOLDER, files.tokenizer, dirs_exist_ok=True)
-    files.lm_config.write_text(json.dumps(_qwen_config(config.lm), indent=1), encoding="utf-8")
+    files.lm_config.write_text(
+        json.dumps({"architectures": ["Qwen2ForCausalLM"], **qwen_config(config.lm)}, indent=1), encoding="utf-8"
+    )
     shutil.copyfile(stages / "tokenizer" / codec.ONNX, files.speech_tokenizer)
     shutil.copyfile(stages / "speaker" / speaker.ONNX, files.speaker_encoder)
     torch.save(_halved(lm_state(read_state(stages / "lm" / lm.STATE), config.lm, codes)), files.llm)
@@ -119,28 +122,3 @@ def _unfitness(tokens: int) -> float:
     """How far a recording is from the length of a good prompt."""
     least, most = _PROMPT_TOKENS
     return abs(tokens - (least + most) / 2)
-
-
-def _qwen_config(config: LMConfig) -> dict[str, object]:
-    return {
-        "architectures": ["Qwen2ForCausalLM"],
-        "attention_dropout": 0.0,
-        "head_dim": config.head_dim,
-        "hidden_act": "silu",
-        "hidden_size": config.hidden,
-        "initializer_range": 0.02,
-        "intermediate_size": config.intermediate,
-        "max_position_embeddings": config.max_positions,
-        "max_window_layers": config.layers,
-        "model_type": "qwen2",
-        "num_attention_heads": config.heads,
-        "num_hidden_layers": config.layers,
-        "num_key_value_heads": config.kv_heads,
-        "rms_norm_eps": config.rms_eps,
-        "rope_theta": config.rope_theta,
-        "tie_word_embeddings": True,
-        "torch_dtype": "float32",
-        "use_cache": True,
-        "use_sliding_window": False,
-        "vocab_size": config.text_rows,
-    }
