@@ -19,7 +19,9 @@ from cosyvoice_core.text.split import join
 from tools.demo_voice.data.words import word_lists
 
 _SLOT = re.compile(r"\{(\w+)\}")
-_MOST_LETTERS = 90
+_MOST_LETTERS, _MOST_LETTERS_OF_TWO = 90, 150
+_TWO = 0.2
+"""Share of texts of two sentences: what is served comes in pieces of up to 80 text tokens."""
 
 ENGLISH = (
     "{greeting}, {name}. How are you {when}?",
@@ -79,6 +81,33 @@ ENGLISH = (
     "This {noun} was made in {country} by {name} {surname}.",
     "Somebody {did} a {colour} {noun} to {title} {surname}.",
     "Nothing is as {adjective} as {doing} {when}.",
+    "{plain} {modal} {base} the {noun} {when}.",
+    "{plain} {negated} {base} {preposition} {whose} {noun}.",
+    "{third} {went} {preposition} the {adjective} {noun}.",
+    "{plain} {went} {which} {nouns} {preposition} {place}.",
+    "{third} {often} {goes} {preposition} {whose} {noun}.",
+    "{iam} {often} {going} {preposition} {place}.",
+    "{iam} {adjective} {joining} {heis} {adjective}.",
+    "{heis} a {noun} {preposition} {whose} {noun}.",
+    "{iwill} {base} {whose} {noun} {when}.",
+    "{iwill} {often} {verb} it {preposition} {name}.",
+    "{ihave} {gone} {which} {adjective} {nouns}.",
+    "{whose} {noun} {isnt} {adjective} {joining} {third} {went}.",
+    "{question} {modal} {plain} {base} {preposition} the {noun}?",
+    "{question} did {name} {base} {whose} {noun}?",
+    "{question} is {whose} {noun} so {adjective}?",
+    "Do {plain} {base} {which} {nouns} {when}?",
+    "{name} {joining} {third} {went} {often}.",
+    "If {plain} {went} to {city}, {iwill} {base} {mass}.",
+    "{third} said that {plain} {negated} {base} {when}.",
+    "Let's {base} {preposition} {place} {when}.",
+    "I think {plain} {modal} {base} a {common}.",
+    "There was {often} a {common} {preposition} the {common}.",
+    "The {common} of the {common} {isnt} {common}.",
+    "{common}, {common}, {common} and {common}.",
+    "{common} {noun} {common} {preposition} {common}.",
+    "{often} {common} {went} {common} {joining} {common}.",
+    "{common} {base} {surname} {gone} {common} {nouns}.",
 )
 """Templates; {word} names a list or something counted."""
 
@@ -142,7 +171,11 @@ def make_texts(training: int, held_out: int, seed: int, language: str = "en") ->
     sentences = _sentences(templates, language, random)
     while len(found) < wanted:
         text = reader.read(next(sentences))
-        if len(text) <= _MOST_LETTERS:
+        if len(text) > _MOST_LETTERS:
+            continue
+        if random.random() < _TWO:
+            text = f"{text} {reader.read(next(sentences))}"
+        if len(text) <= _MOST_LETTERS_OF_TWO:
             found.setdefault(text)
     held = max(held_out, len(kept))
     ordered = list(found)
