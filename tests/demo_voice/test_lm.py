@@ -17,8 +17,9 @@ from cosyvoice_core.lm.merge import merge
 from cosyvoice_core.lm.plan import CompleteText, Done, Plan, Predict
 from cosyvoice_core.lm.vocabulary import SpeechVocabulary
 from tools.demo_voice.codec.train import ALIGNED, HEARD
+from tools.demo_voice.lm.guide import looking_loss, places_to_look, words_said
 from tools.demo_voice.lm.layout import IGNORED, Example, bi, fits_bi, noisy, uni
-from tools.demo_voice.lm.network import SpeechNetwork
+from tools.demo_voice.lm.network import WATCHED, SpeechNetwork
 from tools.demo_voice.lm.train import Examples, LMMix, edit_distance, next_token_loss
 from tools.demo_voice.run import Run
 from tools.demo_voice.trainer import Part
@@ -128,7 +129,7 @@ def test_an_example_behind_a_prompt_hears_the_prompt_and_predicts_the_rest(coded
 def test_the_loss_falls(coded: Run) -> None:
     config = replace(coded.model().lm, hidden=32, heads=2, head_dim=16, intermediate=48)
     examples = Examples(coded.corpus, coded.text_tokenizer(), coded.book(), config, LMMix())
-    drawn = [examples.draw(np.random.default_rng(each)) for each in range(3)]
+    drawn = [examples.draw(np.random.default_rng(each))[0] for each in range(3)]
     torch.manual_seed(0)
     network = SpeechNetwork(config)
     part = Part.adamw(network, 5e-3)
@@ -138,6 +139,60 @@ def test_the_loss_falls(coded: Run) -> None:
         losses.append(float(loss.detach()))
         part.descend(loss, 3.0)
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_each_speech_token_knows_the_text_of_its_word(coded: Run) -> None:
+    tokenizer = coded.text_tokenizer()
+    found = 0
+    for utterance in coded.corpus.utterances[:12]:
+        text = tokenizer.encode(utterance.text)
+        said = words_said(utterance, text, tokenizer)
+        for word in utterance.words:
+            first, last = said[min(int((word.start + word.stop) / 2 * 25), utterance.tokens - 1)]
+            if last == 0:
+                continue
+            found += 1
+            # A token may begin with the blank before the word, or end with the mark behind it.
+            assert word.label in tokenizer.decode(text[first:last])
+            assert len(tokenizer.decode(text[first + 1 : last])) < len(word.label)
+    assert found > 40
+
+
+def test_attention_is_led_to_the_word_that_is_said_once_its_text_is_there() -> None:
+    said = np.array([[0, 2]] * 10 + [[2, 5]] * 10 + [[0, 0]] * 3 + [[5, 7]] * 2)
+    text, speech = list(range(7)), list(range(25))
+    for example in (uni(VOCABULARY, text, speech), bi(VOCABULARY, text, speech)):
+        places = places_to_look(example, said, VOCABULARY)
+        for place, label in enumerate(example.labels):
+            looked = [VOCABULARY.text_offset + at for at in range(*said[label])] if 0 <= label < 25 else []
+            assert [example.ids[at] for at in np.flatnonzero(places[place])] == looked
+    # Words whose text comes later are not looked at before.
+    early = places_to_look(bi(VOCABULARY, text, speech), said[::-1], VOCABULARY)
+    assert not np.triu(early, 1).any()
+    assert early.sum() < places.sum()
+    exact = torch.from_numpy(places)[None]
+    all_there = exact / exact.sum(2, keepdim=True).clamp(min=1)
+    assert float(looking_loss(all_there[:, None], exact)) < 1e-4
+    assert float(looking_loss(0.5 * all_there[:, None], exact)) == pytest.approx(np.log(2), abs=1e-4)
+
+
+def test_watched_attention_is_causal_and_can_be_led() -> None:
+    torch.manual_seed(0)
+    network = SpeechNetwork(CONFIG)
+    example = uni(VOCABULARY, list(range(6)), list(range(30)))
+    said = np.stack([np.arange(30) // 5, np.arange(30) // 5 + 1], 1)
+    places = torch.from_numpy(places_to_look(example, said, VOCABULARY))[None]
+    part = Part.adamw(network, 5e-3)
+    losses = []
+    for _ in range(30):
+        watched: list[torch.Tensor] = []
+        network(torch.tensor([example.ids]), watched)
+        assert len(watched) == len(WATCHED)
+        assert not watched[0].triu(1).any()
+        loss = looking_loss(torch.stack(watched, 1), places)
+        part.descend(loss, 3.0)
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.3 * losses[0]
 
 
 def test_edit_distance() -> None:

@@ -14,6 +14,8 @@ from cosyvoice_core.config import LMConfig
 from cosyvoice_core.lm.vocabulary import SpeechVocabulary
 
 _SPREAD = 0.02
+WATCHED = (1, 2)
+"""Layers whose first head is trained to look at the word that is being said."""
 
 
 class RMSNorm(nn.Module):
@@ -37,7 +39,8 @@ class _Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden, shared)
         self.o_proj = nn.Linear(inner, config.hidden, bias=False)
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], watched: list[Tensor] | None = None) -> Tensor:
+        """watched: where the attention (B, L, L) of the first head is to be kept."""
         batch, length, _ = x.shape
 
         def split(projected: Tensor) -> Tensor:
@@ -45,6 +48,8 @@ class _Attention(nn.Module):
 
         query, key = (_rotate(split(part), rotation) for part in (self.q_proj(x), self.k_proj(x)))
         value = split(self.v_proj(x))
+        if watched is not None:
+            watched.append(_attention(query[:, 0], key[:, 0]))
         mixed = F.scaled_dot_product_attention(
             query.to(value.dtype), key.to(value.dtype), value, is_causal=True, enable_gqa=True
         )
@@ -72,8 +77,8 @@ class _Layer(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden, config.rms_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden, config.rms_eps)
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), rotation)
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], watched: list[Tensor] | None = None) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), rotation, watched)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
@@ -118,14 +123,17 @@ class SpeechNetwork(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """(B, L) int64, padded on the right with anything, to scores (B, L, head rows)."""
+    def forward(self, ids: Tensor, watched: list[Tensor] | None = None) -> Tensor:
+        """(B, L) int64, padded on the right with anything, to scores (B, L, head rows).
+
+        watched: takes the attention (B, L, L) of the first head of every layer in WATCHED.
+        """
         body = self._body[0]
         table = torch.cat([self.speech_embedding.weight, self.llm_embedding.weight, body.embed_tokens.weight])
         x = F.embedding(ids, table)
         rotation = self._rotation(ids.shape[1], ids.device)
-        for layer in body.layers:
-            x = layer(x, rotation)
+        for number, layer in enumerate(body.layers):
+            x = layer(x, rotation, watched if number in WATCHED else None)
         scores: Tensor = self.llm_decoder(body.norm(x))
         return scores
 
@@ -134,6 +142,14 @@ class SpeechNetwork(nn.Module):
         half = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device) / config.head_dim
         angles = torch.outer(torch.arange(length, device=device).float(), 1.0 / config.rope_theta**half)
         return angles.cos(), angles.sin()
+
+
+def _attention(query: Tensor, key: Tensor) -> Tensor:
+    """Causal attention (B, L, L) of one head's (B, L, D)."""
+    scores = query.float() @ key.float().transpose(1, 2) * query.shape[-1] ** -0.5
+    later = torch.ones_like(scores[0], dtype=torch.bool).triu(1)
+    attention: Tensor = scores.masked_fill(later, -torch.inf).softmax(-1)
+    return attention
 
 
 def _rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

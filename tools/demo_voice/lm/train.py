@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,6 +23,7 @@ from cosyvoice_core.text.tokenizer import Tokenizer
 from tools.demo_voice.codec.codes import CodeBook, IntArray
 from tools.demo_voice.codec.train import ALIGNED, HEARD
 from tools.demo_voice.data.corpus import Corpus
+from tools.demo_voice.lm.guide import looking_loss, places_to_look, words_said
 from tools.demo_voice.lm.layout import IGNORED, Example, bi, fits_bi, noisy, uni
 from tools.demo_voice.lm.network import SpeechNetwork
 from tools.demo_voice.trainer import Machine, Part, Plan, Step, Trainer, save_atomically
@@ -32,14 +34,19 @@ _MOST_JUDGED = 100
 
 @dataclass(frozen=True, slots=True)
 class LMMix:
-    """Shares of the examples: bi-stream; behind a prompt of the same voice; and of speech tokens read wrong."""
+    """Shares of the examples: bi-stream; behind a prompt of the same voice; and of speech tokens read wrong.
+
+    guided: the progress until which attention is trained to look at the word that is said; guide_weight: of that loss.
+    """
 
     streamed: float = 0.5
     prompted: float = 0.4
     noise: float = 0.05
+    guided: float = 0.6
+    guide_weight: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("streamed", "prompted", "noise"):
+        for name in ("streamed", "prompted", "noise", "guided", "guide_weight"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
 
@@ -53,15 +60,25 @@ class Examples:
         self._texts = [tokenizer.encode(utterance.text) for utterance in corpus.utterances]
         self._by_voice = corpus.by_voice()
         self._training = corpus.numbers(held_out=False)
+        self._tokenizer = tokenizer
+        self._said: dict[int, IntArray] = {}
 
-    def draw(self, random: np.random.Generator) -> Example:
-        """One to train on."""
+    def draw(self, random: np.random.Generator) -> tuple[Example, IntArray]:
+        """One to train on, with the text tokens (T, 2) that each of its speech tokens says."""
         number = int(random.choice(self._training))
         before = None
         if random.random() < self._mix.prompted:
             before = int(random.choice(self._by_voice[self._corpus.utterances[number].voice]))
         example = self.example(number, before, streamed=bool(random.random() < self._mix.streamed))
-        return noisy(example, self._mix.noise, self._vocabulary, self._book.size, random)
+        said = self._words(number)
+        if before is not None:
+            said = np.concatenate([self._words(before), said + len(self._texts[before])])
+        return noisy(example, self._mix.noise, self._vocabulary, self._book.size, random), said
+
+    def _words(self, number: int) -> IntArray:
+        if number not in self._said:
+            self._said[number] = words_said(self._corpus.utterances[number], self._texts[number], self._tokenizer)
+        return self._said[number]
 
     def example(self, number: int, before: int | None = None, *, streamed: bool = False) -> Example:
         """An utterance, behind the prompt `before` as a recording of it is heard; bi-stream where lengths allow."""
@@ -87,18 +104,26 @@ def train_lm(
     mix: LMMix | None = None,
 ) -> dict[str, float]:
     """Run the stage and write its tensors; returns figures measured on held-out sentences."""
-    machine = Machine.here()
+    machine, mix = Machine.here(), mix or LMMix()
     torch.manual_seed(seed)
     network = SpeechNetwork(config).to(machine.device)
     part = Part.adamw(network, plan.learning_rate)
-    examples = Examples(corpus, tokenizer, book, config, mix or LMMix())
+    examples = Examples(corpus, tokenizer, book, config, mix)
+    vocabulary = SpeechVocabulary.cosyvoice2(config.text_rows, config.speech_tokens)
 
     def step(now: Step) -> dict[str, Tensor]:
         drawn = [examples.draw(now.random) for _ in range(plan.batch)]
+        plain = [example for example, _ in drawn]
+        watched: list[Tensor] | None = [] if now.progress < mix.guided else None
         with machine.autocast():
-            loss, right = next_token_loss(network, drawn, machine.device)
+            loss, right = next_token_loss(network, plain, machine.device, watched)
+        losses = {"loss": loss, "right": right}
+        if watched:
+            places = padded([places_to_look(example, said, vocabulary) for example, said in drawn])
+            losses["looking"] = looking_loss(torch.stack(watched, 1), places.to(machine.device))
+            loss = loss + mix.guide_weight * (1 - now.progress / mix.guided) * losses["looking"]
         part.descend(loss, plan.clip)
-        return {"loss": loss, "right": right}
+        return losses
 
     Trainer(folder, {"network": part}, plan, seed, "lm").run(step)
     network = network.cpu().eval()
@@ -113,7 +138,9 @@ def train_lm(
     }
 
 
-def next_token_loss(network: SpeechNetwork, examples: Sequence[Example], device: torch.device) -> tuple[Tensor, Tensor]:
+def next_token_loss(
+    network: SpeechNetwork, examples: Sequence[Example], device: torch.device, watched: list[Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """Mean cross entropy over all labels of a batch, and the share of them that scores highest."""
     longest = max(len(example.ids) for example in examples)
     ids = torch.zeros(len(examples), longest, dtype=torch.long)
@@ -121,10 +148,19 @@ def next_token_loss(network: SpeechNetwork, examples: Sequence[Example], device:
     for row, example in enumerate(examples):
         ids[row, : len(example.ids)] = torch.tensor(example.ids)
         labels[row, : len(example.labels)] = torch.tensor(example.labels)
-    scores = network(ids.to(device))
+    scores = network(ids.to(device), watched)
     kept = (labels != IGNORED).to(device)
     goals, picked = labels.to(device)[kept], scores[kept].float()
     return F.cross_entropy(picked, goals), (picked.argmax(1) == goals).float().mean()
+
+
+def padded(squares: Sequence[npt.NDArray[np.bool_]]) -> Tensor:
+    """(L, L) of different sizes to (B, L, L) of the largest."""
+    longest = max(len(square) for square in squares)
+    out = torch.zeros(len(squares), longest, longest, dtype=torch.bool)
+    for row, square in zip(out, squares, strict=True):
+        row[: len(square), : len(square)] = torch.from_numpy(square)
+    return out
 
 
 def sampled_figures(

@@ -7,6 +7,7 @@ own frames, which belong to the same samples, it does not.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,6 @@ def train_vocoder(
     """Run the stage and write its tensors; flow: where that stage's are, and their dimensions."""
     folder.mkdir(parents=True, exist_ok=True)
     machine, mix = Machine.here(), mix or VocoderMix()
-    spoken = flow_mels(folder, corpus, flow, mix.tuned, seed)
     torch.manual_seed(seed)
     vocoder = Vocoder(config).to(machine.device).requires_grad_(True)
     adversary = Adversary().to(machine.device)
@@ -108,10 +108,15 @@ def train_vocoder(
     }
     training = corpus.numbers(held_out=False)
 
+    @cache
+    def spoken() -> dict[int, Tensor]:
+        return flow_mels(folder, corpus, flow, mix.tuned, seed)
+
     def step(now: Step) -> dict[str, Tensor]:
-        tuned = now.progress >= mix.tuned_from and bool(now.random.random() < 0.5)
-        numbers = now.random.choice(sorted(spoken) if tuned else training, plan.batch).tolist()
-        pieces = Pieces.drawn(corpus, numbers, spoken if tuned else {}, mix.frames, now.random).to(machine.device)
+        # Not before it is needed: the flow may still be training until then.
+        tuned = spoken() if now.progress >= mix.tuned_from and bool(now.random.random() < 0.5) else {}
+        numbers = now.random.choice(sorted(tuned) or training, plan.batch).tolist()
+        pieces = Pieces.drawn(corpus, numbers, tuned, mix.frames, now.random).to(machine.device)
         pitch = pitch_distance(vocoder.f0_predictor(pieces.mel), pieces.pitch.double())
         parts["pitch"].descend(pitch, plan.clip)
         # In full precision: what rounding does to magnitudes and phases would be heard.
