@@ -130,11 +130,12 @@ _CPU = Scale(
     plans=Plans(
         tokenizer=Plan(3_000, 12, 2e-3),
         speaker=Plan(1_000, 16, 1e-3),
-        lm=Plan(30_000, 10, 1e-3, warm_up=500),
+        lm=Plan(30_000, 10, 1.5e-3, warm_up=500),
         flow=Plan(20_000, 4, 7e-4, warm_up=200),
         vocoder=Plan(20_000, 4, 8e-4, warm_up=200),
     ),
     judge=JudgePlan(sentences=100, seeds=3),
+    mix=VocoderMix(tuned=600),
 )
 
 _GPU = replace(

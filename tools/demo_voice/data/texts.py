@@ -163,7 +163,7 @@ def make_texts(training: int, held_out: int, seed: int, language: str = "en") ->
     if language not in TEMPLATES:
         raise ValueError(f"there are no templates for {language!r}; known: {', '.join(sorted(TEMPLATES))}")
     templates, examples = TEMPLATES[language]
-    reader = _Reader()
+    reader = SentenceReader()
     kept = list(dict.fromkeys(reader.read(text) for text in examples))
     wanted = max(held_out, len(kept)) + training
     random = np.random.default_rng([seed, 0])
@@ -198,7 +198,7 @@ def _sentences(templates: tuple[str, ...], language: str, random: np.random.Gene
         yield text[0].upper() + text[1:]
 
 
-class _Reader:
+class SentenceReader:
     """Sentences through the project's own front end."""
 
     def __init__(self) -> None:

@@ -1,4 +1,8 @@
-"""An independent listener: pocketsphinx with its own language model over an open vocabulary. Knows no synthesis."""
+"""An independent listener: Moonshine's small English recogniser over an open vocabulary. Knows no synthesis.
+
+Source: Jeffries et al. 2024, arXiv:2410.15608; the model comes in the package. It is trained on people's speech alone
+and has never heard this project's or its teacher's.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cosyvoice_core.audio.encode import to_pcm16
 from cosyvoice_core.audio.resample import resample
 from tools.demo_voice.data.corpus import FloatArray
+from tools.demo_voice.data.texts import SentenceReader
 from tools.demo_voice.lm.train import edit_distance
 
 _RATE = 16000
 _DITHER = 3e-4
-"""Runs of exact zeros break the recogniser: undithered it understands half of what it does with this."""
+"""Runs of exact zeros are no recording, and recognisers err on them."""
+_WHOLE = {"vad_threshold": "0.0"}
+"""Listens to all of it: what it takes for silence it would leave out."""
 
 
 class Recogniser:
@@ -23,21 +29,18 @@ class Recogniser:
     def __init__(self) -> None:
         """Raises ModuleNotFoundError without the extra `demo-voice`."""
         # Imported here: only judging needs it.
-        from pocketsphinx import Decoder
+        from moonshine_voice import ModelArch, Transcriber, get_model_path
 
-        self._decoder = Decoder(samprate=_RATE, loglevel="FATAL")
+        self._transcriber = Transcriber(str(get_model_path("tiny-en")), ModelArch.TINY, options=_WHOLE)
+        self._reader = SentenceReader()
 
     def words(self, samples: FloatArray, rate: int) -> tuple[str, ...]:
-        """(N,) at `rate` Hz to words in lower case."""
+        """(N,) at `rate` Hz to words in lower case, numbers in letters."""
         wave = np.pad(resample(samples, rate, _RATE), _RATE // 5)
         wave = wave + _DITHER * np.random.default_rng(0).standard_normal(len(wave)).astype(np.float32)
-        # What it has learnt of one recording's level must not colour the next.
-        self._decoder.reinit_feat()
-        self._decoder.start_utt()
-        self._decoder.process_raw(to_pcm16(wave), no_search=False, full_utt=True)
-        self._decoder.end_utt()
-        found = self._decoder.hyp()
-        return words_of("" if found is None else found.hypstr)
+        heard = self._transcriber.transcribe_without_streaming(wave.tolist(), _RATE)
+        text = " ".join(line.text for line in heard.lines).strip()
+        return words_of(self._reader.read(text)) if text else ()
 
 
 def words_of(text: str) -> tuple[str, ...]:
