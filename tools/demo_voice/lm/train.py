@@ -30,6 +30,9 @@ from tools.demo_voice.trainer import Machine, Part, Plan, Step, Trainer, save_at
 
 STATE = "llm.pt"
 _MOST_JUDGED = 100
+_CHOICE = 4
+"""Batches among which one of sequences of about one length is found: less than a tenth of it is padding then, instead
+of almost half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +66,24 @@ class Examples:
         self._tokenizer = tokenizer
         self._said: dict[int, IntArray] = {}
 
-    def draw(self, random: np.random.Generator) -> tuple[Example, IntArray]:
-        """One to train on, with the text tokens (T, 2) that each of its speech tokens says."""
+    def draw(self, count: int, random: np.random.Generator) -> list[tuple[Example, IntArray]]:
+        """Some of about one length to train on, each with the text tokens (T, 2) that its speech tokens say."""
+        pairs = [self._pair(random) for _ in range(_CHOICE * count)]
+        pairs.sort(key=lambda pair: sum(self._length(number) for number in pair if number is not None))
+        first = int(random.integers(_CHOICE)) * count
+        return [self._drawn(number, before, random) for number, before in pairs[first : first + count]]
+
+    def _pair(self, random: np.random.Generator) -> tuple[int, int | None]:
+        """An utterance, and perhaps another of the same voice as its prompt."""
         number = int(random.choice(self._training))
-        before = None
-        if random.random() < self._mix.prompted:
-            before = int(random.choice(self._by_voice[self._corpus.utterances[number].voice]))
+        if random.random() >= self._mix.prompted:
+            return number, None
+        return number, int(random.choice(self._by_voice[self._corpus.utterances[number].voice]))
+
+    def _length(self, number: int) -> int:
+        return len(self._texts[number]) + self._corpus.utterances[number].tokens
+
+    def _drawn(self, number: int, before: int | None, random: np.random.Generator) -> tuple[Example, IntArray]:
         example = self.example(number, before, streamed=bool(random.random() < self._mix.streamed))
         said = self._words(number)
         if before is not None:
@@ -112,7 +127,7 @@ def train_lm(
     vocabulary = SpeechVocabulary.cosyvoice2(config.text_rows, config.speech_tokens)
 
     def step(now: Step) -> dict[str, Tensor]:
-        drawn = [examples.draw(now.random) for _ in range(plan.batch)]
+        drawn = examples.draw(plan.batch, now.random)
         plain = [example for example, _ in drawn]
         watched: list[Tensor] | None = [] if now.progress < mix.guided else None
         with machine.autocast():
