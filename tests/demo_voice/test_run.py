@@ -140,7 +140,7 @@ def test_a_stage_that_is_done_gives_the_same_again(packed: Path, coded: Run) -> 
 def test_the_evaluation_writes_a_card_with_every_figure(
     packed: Path, coded: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("pocketsphinx", reason="needs the extra demo-voice")
+    pytest.importorskip("moonshine_voice", reason="needs the extra demo-voice")
     monkeypatch.setattr(judge, "CASES", (judge.CASES[0], *judge.CASES[3:]))
     threads = torch.get_num_threads()
     run = Run(coded.work, replace(coded.scale, judge=replace(coded.scale.judge, sentences=1)), coded.seed)
@@ -156,7 +156,7 @@ def test_the_evaluation_writes_a_card_with_every_figure(
 
 
 def test_the_recogniser_understands_the_teacher_better_than_noise(espeak: Espeak) -> None:
-    pytest.importorskip("pocketsphinx", reason="needs the extra demo-voice")
+    pytest.importorskip("moonshine_voice", reason="needs the extra demo-voice")
     recogniser, errors, words = Recogniser(), 0, 0
     for text in ("Good morning, how are you today?", "The train leaves at seven thirty.", "Nice to meet you."):
         wave = render(espeak, text, SAVED[0], Manner.plain(SAVED[0]), np.random.default_rng(0))[1].wave

@@ -32,15 +32,18 @@ class Plans:
 
 @dataclass(frozen=True, slots=True)
 class JudgePlan:
-    """sentences: held-out ones; seeds: each is said with so many; pictures: sentences drawn side by side."""
+    """sentences: held-out ones; seeds: each is said with so many; pictures: sentences drawn side by side; timed: said
+    one by one for figures of speed; served: the service speaks, not its modules in this process."""
 
     sentences: int
     seeds: int
     pictures: int = 3
+    timed: int = 20
+    served: bool = True
 
     def __post_init__(self) -> None:
-        if min(self.sentences, self.seeds, self.pictures) < 1:
-            raise ValueError("sentences, seeds and pictures must be at least 1")
+        if min(self.sentences, self.seeds, self.pictures, self.timed) < 1:
+            raise ValueError("sentences, seeds, pictures and timed must be at least 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ _TOY = Scale(
         flow=Plan(8, 3, 1e-3, warm_up=2),
         vocoder=Plan(8, 2, 2e-3, warm_up=2),
     ),
-    judge=JudgePlan(sentences=2, seeds=1, pictures=1),
+    judge=JudgePlan(sentences=2, seeds=1, pictures=1, timed=1, served=False),
     windows=WindowPlan(shortest=40, longest=60),
     mix=VocoderMix(frames=16, tuned_from=0.5, tuned=3, adversarial_from=0.75),
 )
@@ -134,7 +137,7 @@ _CPU = Scale(
         flow=Plan(20_000, 4, 7e-4, warm_up=200),
         vocoder=Plan(20_000, 4, 8e-4, warm_up=200),
     ),
-    judge=JudgePlan(sentences=100, seeds=3),
+    judge=JudgePlan(sentences=120, seeds=3),
     mix=VocoderMix(tuned=600),
 )
 

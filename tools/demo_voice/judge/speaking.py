@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -28,11 +29,24 @@ class Way(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """samples (N,) at 24 kHz; ended: by itself, not at the greatest length; seconds: of work."""
+    """samples (N,) at 24 kHz; ended: by itself, not at the greatest length; seconds: until all, and until the first, of
+    it was there."""
 
     samples: FloatArray
     ended: bool
     seconds: float
+    first_seconds: float = 0.0
+
+
+Voice = TypeVar("Voice")
+
+
+class Speaking(Protocol[Voice]):
+    """What can be judged. A Voice is only handed back to what made it."""
+
+    def voice(self, recording: Path, transcript: str) -> Voice: ...
+
+    def say(self, text: str, voice: Voice, way: Way, seed: int) -> Said: ...
 
 
 class Talker:
@@ -63,9 +77,11 @@ class Talker:
             tokens: list[int] = []
             samples = np.concatenate(list(self.synthesizer.stream(request, on_token=tokens.append)))
             counts = [len(tokens)]
-        seconds = time.perf_counter() - began
-        most = sum(utterance.max_tokens for utterance in self.synthesizer.planner.utterances(request))
-        return Said(samples, sum(counts) < most, seconds)
+        return Said(samples, sum(counts) < self.most(text, voice), time.perf_counter() - began)
+
+    def most(self, text: str, voice: VoicePrompt) -> int:
+        """The greatest number of speech tokens that a text can become."""
+        return sum(each.max_tokens for each in self.synthesizer.planner.utterances(SpeechRequest(text, voice)))
 
     def _bi_streamed(self, request: SpeechRequest) -> Iterator[FloatArray]:
         """The text arrives word by word, each once nothing more can be said without it."""
