@@ -126,28 +126,25 @@ class CodeBook:
 
     def shifted(self, codes: IntArray, after: IntArray) -> IntArray:
         """`codes` of an utterance as they follow those of another: occurrences go on alternating where they stopped."""
-        last: dict[int, int] = {}
-        for code in after.tolist():
-            phone, turn, _ = self._parts(code)
-            last[phone] = turn
-        first: dict[int, int] = {}
-        out = codes.copy()
-        for index, code in enumerate(codes.tolist()):
-            phone, turn, size = self._parts(code)
-            first.setdefault(phone, turn)
-            if phone in last and first[phone] == last[phone]:
-                out[index] = code + size if turn == 0 else code - size
-        return out
+        phone, turn, size = self._parts(codes)
+        phone_before, turn_before, _ = self._parts(after)
+        first = np.full(len(self.phones), -1)
+        # Of equal places the last one written stays.
+        first[phone[::-1]] = turn[::-1]
+        last = np.full(len(self.phones), -2)
+        last[phone_before] = turn_before
+        same = (first == last)[phone]
+        return np.asarray(codes + np.where(same, np.where(turn == 0, size, -size), 0), np.int64)
 
     def phone_of(self, codes: IntArray) -> IntArray:
         """Phone number of each code."""
         return np.searchsorted(self.offsets, codes, side="right").astype(np.int64) - 1
 
-    def _parts(self, code: int) -> tuple[int, int, int]:
-        """Phone, turn and how many codes a turn has."""
-        phone = int(np.searchsorted(self.offsets, code, side="right")) - 1
-        size = self.positions[phone] * (LEVELS if self.pitched[phone] else 1)
-        return phone, (code - self.offsets[phone]) // size, size
+    def _parts(self, codes: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+        """Of each code: phone, turn and how many codes a turn of it has."""
+        phone = self.phone_of(codes)
+        size = np.array(self.positions)[phone] * np.where(np.array(self.pitched)[phone], LEVELS, 1)
+        return phone, (codes - np.array(self.offsets)[phone]) // size, size
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), ensure_ascii=False), encoding="utf-8")

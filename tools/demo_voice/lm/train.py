@@ -61,8 +61,9 @@ class Examples:
         self._corpus, self._book, self._mix = corpus, book, mix
         self._vocabulary = SpeechVocabulary.cosyvoice2(config.text_rows, config.speech_tokens)
         self._texts = [tokenizer.encode(utterance.text) for utterance in corpus.utterances]
-        self._by_voice = corpus.by_voice()
-        self._training = corpus.numbers(held_out=False)
+        # Arrays: numpy would copy a list at every choice.
+        self._by_voice = {voice: np.array(numbers) for voice, numbers in corpus.by_voice().items()}
+        self._training = np.array(corpus.numbers(held_out=False))
         self._tokenizer = tokenizer
         self._said: dict[int, IntArray] = {}
 
