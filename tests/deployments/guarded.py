@@ -13,7 +13,7 @@ from deployments.args import Limits
 from deployments.ingress.authentication import caller_of
 from deployments.ingress.deployment import make_api
 from deployments.ingress.keys import KeyRing, hash_of, new_key
-from tests.deployments.test_http import SilentStages
+from tests.deployments.silent_stages import SilentStages
 
 LIMITS = Limits(max_body_bytes=100_000, max_text_chars=2000, max_header_bytes=2048, body_timeout_s=0.2)
 ACME, BETA = new_key(), new_key()

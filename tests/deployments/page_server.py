@@ -15,7 +15,7 @@ import uvicorn
 from deployments.ingress.deployment import make_api
 from deployments.ingress.keys import KeyRing
 from deployments.messages import SpeakCall, SpeechChunk
-from tests.deployments.test_http import SilentStages
+from tests.deployments.silent_stages import SilentStages
 
 CHUNK = 6000
 CHUNKS = 4

@@ -14,9 +14,9 @@ from deployments.ingress.callers import Caller
 from deployments.ingress.source import ReadAhead, source_tokens
 from deployments.messages import Recording, SpeakCall, StreamCutError
 from deployments.quotas.ledger import QuotaError
+from tests.deployments.silent_stages import refusal
 from tests.deployments.speaking_stages import RATE, HearingEncoder, sound_of
 from tests.deployments.test_formats import events
-from tests.deployments.test_http import refusal
 from tests.deployments.test_scripts import Studio, pcm
 
 SOURCE = bytes(range(125))

@@ -15,7 +15,7 @@ from cosyvoice_core.audio.limits import AudioLimits
 from deployments.args import AppArgs
 from deployments.ingress.deployment import make_api
 from deployments.ingress.framing import MEDIA_TYPES
-from tests.deployments.test_http import RATE, SilentStages, refusal, speak
+from tests.deployments.silent_stages import RATE, SilentStages, refusal, speak
 
 SECONDS = 0.3
 ANY = AudioLimits(min_seconds=0.01, min_rate=1)

@@ -26,7 +26,7 @@ from schemathesis.specs.openapi.checks import (
 
 from deployments.args import AppArgs
 from deployments.ingress.deployment import make_api
-from tests.deployments.test_http import SilentStages, refusal
+from tests.deployments.silent_stages import SilentStages, refusal
 
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
 SPEECH = "/v1/audio/speech"

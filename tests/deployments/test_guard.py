@@ -14,7 +14,7 @@ from cosyvoice_core.errors import InputError, shown
 from deployments.args import AppArgs, SecurityArgs
 from deployments.ingress.deployment import make_api
 from tests.deployments.guarded import LIMITS, PAGE, client_of, connect, key_ring
-from tests.deployments.test_http import SilentStages, refusal, speak
+from tests.deployments.silent_stages import SilentStages, refusal, speak
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from deployments.ingress.deployment import make_api
 from deployments.ingress.keys import KeyRing, hash_of
 from deployments.ingress.service import SpeechService
 from tests.deployments.guarded import ACME, BETA, LIMITS, bearer, client_of, connect, key_ring
-from tests.deployments.test_http import SilentStages, refusal, speak
+from tests.deployments.silent_stages import SilentStages, refusal, speak
 
 
 class CountedStages(SilentStages):

@@ -13,7 +13,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from deployments.args import AppArgs, Limits
 from deployments.ingress.deployment import make_api
-from tests.deployments.test_http import SilentStages
+from tests.deployments.silent_stages import SilentStages
 
 ROUTE = "/v1/audio/speech/stream"
 

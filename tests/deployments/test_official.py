@@ -10,7 +10,7 @@ import pytest
 from cosyvoice_core.inputs import Mode
 from deployments.args import AppArgs
 from deployments.ingress.deployment import make_api
-from tests.deployments.test_http import RATE, SilentStages, refusal
+from tests.deployments.silent_stages import RATE, SilentStages, refusal
 
 FILE = {"prompt_wav": ("prompt.wav", b"RIFF", "application/octet-stream")}
 

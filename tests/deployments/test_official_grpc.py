@@ -27,7 +27,7 @@ from deployments.ingress.official_grpc.door import OfficialGrpc, is_local
 from deployments.mailbox import OverloadedError
 from tests.audio.sounds import tone
 from tests.deployments.official_client import OfficialMessages
-from tests.deployments.test_http import RATE, SilentStages
+from tests.deployments.silent_stages import RATE, SilentStages
 
 PROMPT = (tone(1.0, 16000) * 32767).astype("<i2").tobytes()
 SFT = {"sft_request": {"spk_id": "demo_male", "tts_text": "Hello."}}

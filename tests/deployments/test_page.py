@@ -14,7 +14,7 @@ from deployments.args import AppArgs
 from deployments.ingress.deployment import make_api
 from deployments.ingress.keys import KeyRing, hash_of, new_key
 from deployments.ingress.page import PAGE_FILES
-from tests.deployments.test_http import SilentStages
+from tests.deployments.silent_stages import SilentStages
 
 KEY = new_key()
 

@@ -20,9 +20,9 @@ from deployments.ingress.deployment import make_api
 from deployments.ingress.service import SpeechService
 from deployments.messages import ResumePoint, ScriptCall, SpeakCall, SpeechChunk
 from deployments.quotas.ledger import QuotaError
+from tests.deployments.silent_stages import refusal
 from tests.deployments.speaking_stages import RATE, HearingEncoder, SpeakingVocoder, sound_of
 from tests.deployments.test_formats import events
-from tests.deployments.test_http import refusal
 
 PROMPT = base64.b64encode(b"prompt").decode()
 

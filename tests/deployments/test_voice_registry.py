@@ -15,7 +15,7 @@ from cosyvoice_core.inputs import VoicePrompt
 from deployments.args import AppArgs
 from deployments.ingress.deployment import make_api
 from deployments.ingress.voices import VoiceRegistry
-from tests.deployments.test_http import SilentStages
+from tests.deployments.silent_stages import SilentStages
 
 
 def voice(level: float) -> VoicePrompt:

@@ -35,7 +35,7 @@ from deployments.messages import SpeakCall
 from deployments.voices.args import VoicesArgs
 from deployments.voices.catalogue import Catalogue
 from deployments.voices.store import VoiceStore
-from tests.deployments.test_http import SilentStages, refusal, speak
+from tests.deployments.silent_stages import SilentStages, refusal, speak
 from tests.voices.made import same
 
 ACME, BETA = new_key(), new_key()
