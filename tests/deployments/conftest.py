@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
 
+from cosyvoice_core.voice.encoder import VoiceEncoder
 from deployments.args import AppArgs, Limits
 from deployments.ingress.deployment import make_api
 from tests.deployments.silent_stages import SilentStages
+from tests.deployments.voice_replicas import EncoderHandle
 
 
 @pytest.fixture(scope="module")
@@ -30,3 +33,8 @@ async def client(service: SilentStages) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(make_api(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def encoder(demo_checkpoint: Path) -> EncoderHandle:
+    return EncoderHandle(VoiceEncoder.from_directory(demo_checkpoint))

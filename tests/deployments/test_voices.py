@@ -1,16 +1,11 @@
-"""Saved voices at the doors, without Ray: who may do what, that what is saved is the voice, and all replicas' view."""
+"""Saved voices at the doors of one replica, without Ray: that what is saved is the voice, and what is refused."""
 
 from __future__ import annotations
 
-import asyncio
-import copy
-import functools
 import io
 import json
 import wave
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import CancelledError
-from contextlib import suppress
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,94 +13,28 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import yaml
-from starlette.testclient import TestClient
 
 from cosyvoice_core.config import FlowConfig
-from cosyvoice_core.voice.encoder import EncodedVoice
-from cosyvoice_core.voice.encoder import VoiceEncoder as VoiceEncoderModel
 from cosyvoice_core.voice.saved import load_saved_voices
 from deployments.args import AppArgs
-from deployments.ingress.callers import ANYONE, Caller
-from deployments.ingress.deployment import make_api
-from deployments.ingress.keys import KeyRing, hash_of, new_key
-from deployments.ingress.voice_keeper import VoiceKeeper
-from deployments.ingress.voices import VoiceRegistry
 from deployments.messages import SpeakCall
 from deployments.voices.args import VoicesArgs
-from deployments.voices.catalogue import Catalogue
 from deployments.voices.store import VoiceStore
 from tests.deployments.silent_stages import SilentStages, refusal, speak
+from tests.deployments.voice_replicas import (
+    AUDIO,
+    PATH,
+    PROMPTS,
+    TRANSCRIPT,
+    EncoderHandle,
+    client_of,
+    error_code,
+    loaded,
+    names,
+    replica,
+    save,
+)
 from tests.voices.made import same
-
-ACME, BETA = new_key(), new_key()
-KEYS = {
-    "keys": [
-        {"name": "acme", "sha256": hash_of(ACME)},
-        {"name": "beta", "sha256": hash_of(BETA), "voices": ["*", "acme:shared*"]},
-    ]
-}
-PROMPTS = Path(__file__).parents[2] / "checkpoints" / "demo" / "prompts"
-AUDIO = (PROMPTS / "demo_deep.wav").read_bytes()
-TRANSCRIPT = (PROMPTS / "demo_deep.txt").read_text().strip()
-PATH = "/v1/audio/voices"
-
-
-class EncoderAnswer:
-    """Stands for Serve's stream of the one answer."""
-
-    def __init__(self, encode: Callable[[], EncodedVoice]) -> None:
-        self._encode = encode
-
-    async def __aiter__(self) -> AsyncIterator[EncodedVoice]:
-        yield await asyncio.to_thread(self._encode)
-
-    def cancel(self) -> None:
-        """There is nothing left to stop when it is asked for: the one answer came, or failed."""
-
-
-class EncoderHandle:
-    """Stands for the handle of the VoiceEncoder deployment, which is another process; its model is the real one."""
-
-    def __init__(self, model: VoiceEncoderModel) -> None:
-        self._model = model
-        self.encoded = 0
-
-    def options(self, **_options: Any) -> EncoderHandle:
-        return self
-
-    def remote(self, audio: bytes) -> EncoderAnswer:
-        self.encoded += 1
-        return EncoderAnswer(partial(self._model.encode, audio))
-
-
-@pytest.fixture(scope="module")
-def encoder(demo_checkpoint: Path) -> EncoderHandle:
-    return EncoderHandle(VoiceEncoderModel.from_directory(demo_checkpoint))
-
-
-@functools.cache
-def loaded() -> SilentStages:
-    """A service with the model's text front end and voices, which take a second to load."""
-    return SilentStages(AppArgs())
-
-
-def replica(folder: Path, encoder: EncoderHandle, **voices: Any) -> SilentStages:
-    """An ingress replica with its doors, a copy of one that is loaded; `folder` is what it shares with others."""
-    service = copy.copy(loaded())
-    args = VoicesArgs(url=str(folder), **voices)
-    catalogue = Catalogue(VoiceStore(str(folder), FlowConfig()), args)
-    service.calls, service._stages = [], {"VoiceEncoder": encoder}  # type: ignore[dict-item]
-    service.voices = VoiceRegistry(service.voices.models_own, service.token_rate, catalogue)
-    service.voice_keeper = VoiceKeeper(service.voices, args, service._new_voice)
-    return service
-
-
-def client_of(service: SilentStages, key: str | None = None) -> httpx.AsyncClient:
-    ring = KeyRing(None, yaml.safe_dump(KEYS)) if key else None
-    transport = httpx.ASGITransport(make_api(service, ring), raise_app_exceptions=False)
-    headers = {"x-api-key": key} if key else {}
-    return httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers)
 
 
 @pytest.fixture
@@ -117,21 +46,6 @@ def service(tmp_path: Path, encoder: EncoderHandle) -> SilentStages:
 async def client(service: SilentStages) -> AsyncIterator[httpx.AsyncClient]:
     async with client_of(service) as opened:
         yield opened
-
-
-async def save(client: httpx.AsyncClient, name: str = "anna", audio: bytes = AUDIO, **fields: str) -> httpx.Response:
-    data = {"name": name, "transcript": TRANSCRIPT, **fields}
-    return await client.post(PATH, data=data, files={"audio": ("voice.wav", audio, "audio/wav")})
-
-
-async def names(client: httpx.AsyncClient) -> set[str]:
-    return {voice["name"] for voice in (await client.get(PATH)).json()["voices"] if voice["saved"]}
-
-
-def error_code(response: httpx.Response, status: int) -> str:
-    refusal(response, status, "voice")
-    code: str = response.json()["error"]["code"]
-    return code
 
 
 async def test_a_saved_voice_is_listed_told_spoken_with_and_removed(
@@ -272,110 +186,6 @@ async def test_the_models_own_voices_stay(client: httpx.AsyncClient) -> None:
     told = (await client.get(f"{PATH}/demo_male")).json()
     assert (told["saved"], told["quality"]) == (False, None)
     assert (await speak(client)).status_code == 200
-
-
-async def test_each_key_has_voices_of_its_own(tmp_path: Path, encoder: EncoderHandle) -> None:
-    service = replica(tmp_path, encoder)
-    async with client_of(service, ACME) as acme, client_of(service, BETA) as beta, client_of(service) as handle:
-        assert (await save(acme, "anna", consent="for acme")).json()["id"] == "acme:anna"
-        assert (await save(beta, "anna")).json()["id"] == "beta:anna"
-        assert (await save(acme, "acme:shared1", consent="for acme")).json()["id"] == "acme:shared1"
-        assert (await save(handle, "house")).json()["id"] == "house"
-        assert await names(acme) == {"acme:anna", "acme:shared1", "house"}
-        assert await names(beta) == {"beta:anna", "acme:shared1", "house"}
-        # Others' private voices are as if they did not exist, also to those who may not name their owner.
-        for request in (beta.get, beta.delete):
-            assert error_code(await request(f"{PATH}/acme:anna"), 404) == "voice_not_found"
-        refusal(await speak(beta, voice="acme:anna"), 400, "voice")
-        refusal(await speak(handle, voice="acme:anna"), 400, "voice")
-        # What one may use is not one's own.
-        assert (await speak(beta, voice="acme:shared1")).status_code == 200
-        for name in ("acme:shared1", "house"):
-            assert error_code(await beta.delete(f"{PATH}/{name}"), 403) == "voice_not_yours"
-            assert error_code(await beta.get(f"{PATH}/{name}/export"), 403) == "voice_not_yours"
-        assert (await beta.get(f"{PATH}/acme:shared1")).json()["consent"] == ""
-        assert (await acme.get(f"{PATH}/shared1")).json()["consent"] == "for acme"
-        assert error_code(await save(beta, "acme:new"), 403) == "voice_not_yours"
-        assert error_code(await save(beta, "acme:anna", overwrite="true"), 403) == "voice_not_yours"
-        # A short name is one's own before everybody's.
-        assert (await speak(acme, voice="anna")).status_code == 200
-        assert (await acme.delete(f"{PATH}/anna")).json()["id"] == "acme:anna"
-        assert await names(beta) == {"beta:anna", "acme:shared1", "house"}
-        assert (await beta.delete(f"{PATH}/beta:anna")).json()["id"] == "beta:anna"
-
-
-async def test_ones_own_voice_may_have_a_name_of_the_models(tmp_path: Path, encoder: EncoderHandle) -> None:
-    service = replica(tmp_path, encoder)
-    async with client_of(service, ACME) as acme:
-        assert (await save(acme, "demo_male")).json()["id"] == "acme:demo_male"
-    model, own = service.voices.models_own["demo_male"], Caller("acme")
-    assert not same(await service.voices.prompt("demo_male", own), model)
-    assert same(await service.voices.prompt("demo_male", ANYONE), model)
-    assert same(await service.voices.prompt("demo_male", Caller("beta")), model)
-
-
-async def test_there_are_bounds_of_each_key_and_of_all(tmp_path: Path, encoder: EncoderHandle) -> None:
-    service = replica(tmp_path, encoder, max_per_key=2, max_voices=4)
-    async with client_of(service, ACME) as acme, client_of(service, BETA) as beta, client_of(service) as handle:
-        for name in ("a", "b"):
-            assert (await save(acme, name)).status_code == 201
-        refused = await save(acme, "c")
-        assert error_code(refused, 409) == "too_many_voices"
-        assert "allowed: 2" in refused.json()["error"]["message"]
-        assert (await save(acme, "b", overwrite="true")).status_code == 201
-        for client, name in ((beta, "a"), (handle, "d")):
-            assert (await save(client, name)).status_code == 201
-        assert error_code(await save(handle, "e"), 409) == "too_many_voices"
-        await acme.delete(f"{PATH}/a")
-        assert (await save(handle, "e")).status_code == 201
-
-
-async def test_bounds_hold_for_those_who_come_together(tmp_path: Path, encoder: EncoderHandle) -> None:
-    service = replica(tmp_path, encoder, max_per_key=2)
-    async with client_of(service, ACME) as acme:
-        answers = await asyncio.gather(*(save(acme, f"voice{number}") for number in range(5)))
-        assert sorted(answer.status_code for answer in answers) == [201, 201, 409, 409, 409]
-        same_name = await asyncio.gather(*(save(acme, "voice0", overwrite="true") for _ in range(3)))
-        assert len(await names(acme)) == 2
-        assert {answer.status_code for answer in same_name} <= {201, 409}
-
-
-async def test_all_replicas_see_a_new_voice_at_once_and_a_removed_one_no_more(
-    tmp_path: Path, encoder: EncoderHandle
-) -> None:
-    one, two = replica(tmp_path, encoder), replica(tmp_path, encoder, look_every_s=0)
-    async with client_of(one) as first, client_of(two) as second:
-        assert await names(second) == set()
-        await save(first)
-        # Not even half a second later.
-        assert (await speak(second, voice="anna")).status_code == 200
-        assert same(await two.voices.prompt("anna"), await one.voices.prompt("anna"))
-        await second.delete(f"{PATH}/anna")
-        refusal(await speak(second, voice="anna"), 400, "voice")
-        one.voices.catalogue._args = VoicesArgs(look_every_s=0)  # type: ignore[union-attr]
-        refusal(await speak(first, voice="anna"), 400, "voice")
-
-
-async def test_the_websocket_knows_voices_that_were_saved_elsewhere(tmp_path: Path, encoder: EncoderHandle) -> None:
-    one, two = replica(tmp_path, encoder), replica(tmp_path, encoder)
-    async with client_of(one) as first:
-        await save(first)
-
-    def started() -> list[str]:
-        """Of the answers to two starts the type, and the field that an error names."""
-        answers: list[dict[str, Any]] = []
-        # The test client cancels a door that has not ended at once when it hangs up, and then complains of that.
-        with (
-            TestClient(make_api(two)) as opened,
-            suppress(CancelledError),
-            opened.websocket_connect("/v1/audio/speech/stream") as socket,
-        ):
-            for name in ("anna", "nobody"):
-                socket.send_json({"type": "start", "voice": name, "context_id": name})
-                answers.append(socket.receive_json())
-        return [answer["type"] + answer.get("error", {}).get("param", "") for answer in answers]
-
-    assert await asyncio.to_thread(started) == ["started", "errorvoice"]
 
 
 async def test_a_damaged_voice_is_reported_and_harms_no_other(client: httpx.AsyncClient, service: SilentStages) -> None:
