@@ -30,7 +30,7 @@ from tools.setup_choices import (
 from tools.setup_steps import Environment, say
 
 ROOT = Path(__file__).resolve().parent.parent
-STEPS = 7
+STEPS = 8
 
 
 @contextmanager
@@ -77,6 +77,8 @@ def build(venv: Path, device: str, exact: tuple[int, int] | None, *, dev: bool =
         found = environment.check()
     with step(7, "clients that tests call"):
         environment.add_clients()
+    with step(8, "the recogniser that judges the demo voice"):
+        environment.add_recogniser()
     seconds = round(time.monotonic() - start, 1)
     python = venv_python(venv) or ""
     key = setup_key(ROOT, python, kind_of(device, dev))

@@ -114,6 +114,9 @@ class Recorded(Environment):
     def add_clients(self) -> None:
         self.steps.append("clients")
 
+    def add_recogniser(self) -> None:
+        self.steps.append("recogniser")
+
 
 @pytest.fixture
 def recorded(clone: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -140,6 +143,7 @@ def test_set_up_goes_through_all_steps_once_and_then_rests(
         "repair",
         "check",
         "clients",
+        "recogniser",
     ]
     assert capsys.readouterr().out.count(" s)\n") == setup_env.STEPS
     assert setup_env.main(arguments) == 0

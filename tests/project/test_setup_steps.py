@@ -229,4 +229,18 @@ def test_clients_of_the_tests_are_not_worth_a_failure(cpu: FakeEnvironment, caps
 def test_who_only_serves_needs_no_clients(tmp_path: Path) -> None:
     runtime = FakeEnvironment(tmp_path, "cpu", dev=False)
     runtime.add_clients()
+    runtime.add_recogniser()
     assert runtime.clients_made == 0
+    assert runtime.pip_calls == []
+
+
+def test_the_recogniser_is_not_worth_a_failure(cpu: FakeEnvironment, capsys: pytest.CaptureFixture[str]) -> None:
+    cpu.installed["torch"] = "2.13.0+cpu"
+    cpu.project_fails = {".[demo-voice]"}
+    cpu.add_recogniser()
+    assert "skipped" in capsys.readouterr().out
+    cpu.project_fails = set()
+    cpu.installed["moonshine-voice"] = "0.0.73"
+    cpu.add_recogniser()
+    assert "moonshine-voice 0.0.73" in capsys.readouterr().out
+    assert all("--constraint" in call for call in cpu.pip_calls)
