@@ -163,7 +163,7 @@ def test_set_up_that_fails_half_way_is_taken_up_again(
         assert setup_env.main(["--venv", str(clone / ".venv"), "--force"]) == 1
     assert not (clone / ".venv" / "setup.json").exists()
     assert setup_env.main(["--venv", str(clone / ".venv")]) == 0
-    assert recorded[-2:] == ["check", "clients"]
+    assert recorded[-3:] == ["check", "clients", "recogniser"]
 
 
 def test_two_set_ups_of_one_environment_wait_for_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
