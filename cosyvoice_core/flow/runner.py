@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cosyvoice_core.flow.chunk import Chunk
 from cosyvoice_core.flow.fixed import Slot, StepInputs, StepShape, fixed_step, packed
 from cosyvoice_core.flow.memory import ROWS, FlowMemory, rows_of
 from cosyvoice_core.flow.model import FlowModel
-from cosyvoice_core.flow.stream import Chunk
 from cosyvoice_core.recording import FixedWork, batch_sizes
 
 DEFAULT_PAGES = (4, 8, 16, 32)

@@ -15,12 +15,13 @@ from torch.nn import functional as F
 
 from cosyvoice_core.flow.attention import scale
 from cosyvoice_core.flow.batch import Part, StepBatch
+from cosyvoice_core.flow.chunk import Chunk
 from cosyvoice_core.flow.memory import FlowMemory, rows_of
 from cosyvoice_core.flow.model import FlowModel
 from cosyvoice_core.flow.prefix import FlowPrefix
 from cosyvoice_core.flow.residual import Conditions
 from cosyvoice_core.flow.runner import Stepped, StepRunner
-from cosyvoice_core.flow.stream import Chunk, FlowStream
+from cosyvoice_core.flow.stream import FlowStream
 from cosyvoice_core.flow.unguided import UnguidedStart
 
 _Run = Callable[[Sequence[Chunk], Sequence[Tensor | None]], list[Stepped]]

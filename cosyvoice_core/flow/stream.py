@@ -14,47 +14,18 @@ Knows nothing of other streams. Source: docs/model.md, "Exact incremental comput
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from cosyvoice_core.errors import EngineError
 from cosyvoice_core.flow.cache import StackCache
+from cosyvoice_core.flow.chunk import Chunk
 from cosyvoice_core.flow.masks import past_mask
 from cosyvoice_core.flow.memory import TAIL_WIDTH, FlowMemory, rows_of
 from cosyvoice_core.flow.model import FlowModel
 from cosyvoice_core.flow.prefix import FlowPrefix
 from cosyvoice_core.flow.residual import Conditions
-
-
-@dataclass(slots=True, eq=False)
-class Chunk:
-    """Frames on their way from noise to mel.
-
-    x (T, bins) after `step` Euler steps; first: absolute frame of x; new: absolute frame from which on nobody has
-    them; past: pages of what lies before `first`; kept: pages to write; tails: by step, what convolutions need before
-    `first`; mask as in `batch.Part`; tails_after: of the steps done.
-    """
-
-    x: Tensor
-    conditions: Conditions
-    first: int
-    new: int
-    past: tuple[int, ...]
-    kept: tuple[int, ...]
-    tails: Sequence[Tensor]
-    mask: Tensor | None
-    tails_after: list[Tensor]
-    step: int = 0
-
-    @property
-    def frames(self) -> int:
-        return int(self.x.shape[0])
-
-    @property
-    def stop(self) -> int:
-        return self.first + self.frames
 
 
 class FlowStream:
