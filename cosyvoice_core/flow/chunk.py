@@ -1,4 +1,4 @@
-"""Mel frames that are being computed: what goes through the Euler steps together. Knows neither streams nor networks."""
+"""Mel frames that are being computed, which go through the Euler steps together. Knows no streams and no networks."""
 
 from __future__ import annotations
 
