@@ -186,8 +186,12 @@ def _said(
     def say(turn: _Turn) -> Said:
         return speaking.say(turn.text, voices[turn.voice], case.way, turn.seed)
 
-    with ThreadPoolExecutor(1 if isinstance(speaking, Talker) else _AT_ONCE) as pool:
-        yield from tqdm(zip(turns, pool.map(say, turns), strict=True), desc=case.name, total=len(turns), disable=None)
+    pool = ThreadPoolExecutor(1 if isinstance(speaking, Talker) else _AT_ONCE)
+    try:
+        told = zip(turns, pool.map(say, turns), strict=True)
+        yield from tqdm(told, desc=case.name, total=len(turns), disable=None)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class _Teacher:
