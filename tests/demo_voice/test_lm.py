@@ -124,6 +124,11 @@ def test_an_example_behind_a_prompt_hears_the_prompt_and_predicts_the_rest(coded
     assert list(example.ids[-len(speech) - len(prompt) : -len(speech)]) == prompt.tolist()
     # Occurrences may alternate the other way round behind a prompt; phones stay.
     assert np.array_equal(book.phone_of(np.array(predicted[:-1])), book.phone_of(speech))
+    # Said instead of heard, the first one is predicted too, and is as the teacher said it.
+    both = examples.example(21, 20, joined=True)
+    predicted = [label for label in both.labels if label != IGNORED]
+    assert predicted[: len(prompt)] == corpus.derived(ALIGNED, 20).tolist()
+    assert len(predicted) == len(prompt) + len(speech) + 1
 
 
 def test_the_loss_falls(coded: Run) -> None:

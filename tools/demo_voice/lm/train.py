@@ -37,19 +37,21 @@ of almost half."""
 
 @dataclass(frozen=True, slots=True)
 class LMMix:
-    """Shares of the examples: bi-stream; behind a prompt of the same voice; and of speech tokens read wrong.
+    """Shares of the examples: bi-stream; behind another utterance of the same voice; of these, those that say the other
+    one as well, instead of hearing it as a prompt; and of speech tokens read wrong.
 
     guided: the progress until which attention is trained to look at the word that is said; guide_weight: of that loss.
     """
 
     streamed: float = 0.5
-    prompted: float = 0.4
+    prompted: float = 0.6
+    joined: float = 0.5
     noise: float = 0.05
     guided: float = 0.6
     guide_weight: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("streamed", "prompted", "noise", "guided", "guide_weight"):
+        for name in ("streamed", "prompted", "joined", "noise", "guided", "guide_weight"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be in 0..1, got {getattr(self, name)}")
 
@@ -85,7 +87,8 @@ class Examples:
         return len(self._texts[number]) + self._corpus.utterances[number].tokens
 
     def _drawn(self, number: int, before: int | None, random: np.random.Generator) -> tuple[Example, IntArray]:
-        example = self.example(number, before, streamed=bool(random.random() < self._mix.streamed))
+        streamed, joined = (bool(random.random() < share) for share in (self._mix.streamed, self._mix.joined))
+        example = self.example(number, before, streamed=streamed, joined=joined)
         said = self._words(number)
         if before is not None:
             said = np.concatenate([self._words(before), said + len(self._texts[before])])
@@ -96,17 +99,22 @@ class Examples:
             self._said[number] = words_said(self._corpus.utterances[number], self._texts[number], self._tokenizer)
         return self._said[number]
 
-    def example(self, number: int, before: int | None = None, *, streamed: bool = False) -> Example:
-        """An utterance, behind the prompt `before` as a recording of it is heard; bi-stream where lengths allow."""
+    def example(
+        self, number: int, before: int | None = None, *, streamed: bool = False, joined: bool = False
+    ) -> Example:
+        """An utterance, behind the prompt `before` as a recording of it is heard; bi-stream where lengths allow.
+
+        joined: `before` is no prompt, but said first.
+        """
         text, speech = self._texts[number], self._corpus.derived(ALIGNED, number)
-        prompt: IntArray = np.zeros(0, np.int64)
+        first: IntArray = np.zeros(0, np.int64)
         if before is not None:
-            prompt = self._corpus.derived(HEARD, before)
+            first = self._corpus.derived(ALIGNED if joined else HEARD, before)
             text = [*self._texts[before], *text]
-            speech = self._book.shifted(speech, prompt)
-        spoken = [*prompt.tolist(), *speech.tolist()]
+            speech = self._book.shifted(speech, first)
+        spoken = [*first.tolist(), *speech.tolist()]
         laid_out = bi if streamed and fits_bi(len(text), len(spoken)) else uni
-        return laid_out(self._vocabulary, text, spoken, len(prompt))
+        return laid_out(self._vocabulary, text, spoken, 0 if joined else len(first))
 
 
 def train_lm(
