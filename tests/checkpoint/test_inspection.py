@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import zipfile
@@ -13,12 +14,16 @@ import torch
 from torch import Tensor
 
 from cosyvoice_core.checkpoint.inspection import FileReport, Inspection, inspect_checkpoint
-from cosyvoice_core.checkpoint.random import TINY, write_random_checkpoint
+from cosyvoice_core.checkpoint.layout import lm_layout
+from cosyvoice_core.checkpoint.random import tiny_config, write_random_checkpoint
+from cosyvoice_core.checkpoint.settings import read_model_config
 from cosyvoice_core.checkpoint.tensors import read_state
 from cosyvoice_core.errors import CheckpointError
 from cosyvoice_core.flow.model import FlowModel
 
 DEMO = Path(__file__).parents[2] / "checkpoints" / "demo"
+TINY = tiny_config(DEMO)
+ROWS = TINY.lm.text_rows
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +46,11 @@ def test_demo_checkpoint_is_sound(demo_checkpoint: Path) -> None:
     assert inspection.sound
     assert inspection.render().splitlines()[-1] == "sound"
     llm = report(inspection, "llm.pt")
-    assert (llm.tensors, llm.dtype, llm.size) == (55, "float16", (demo_checkpoint / "llm.pt").stat().st_size)
+    tensors = len(lm_layout(read_model_config(demo_checkpoint).lm))
+    assert (llm.tensors, llm.dtype, llm.size) == (tensors, "float16", (demo_checkpoint / "llm.pt").stat().st_size)
     assert report(inspection, "hift.pt").dtype == "float16+float32"
     assert "demo_male" in report(inspection, "spk2info.pt").detail
-    assert "640 text rows" in report(inspection, "CosyVoice-BlankEN/config.json").detail
+    assert f"{ROWS} text rows" in report(inspection, "CosyVoice-BlankEN/config.json").detail
 
 
 def test_random_checkpoint_is_sound_and_counted(tiny: Path) -> None:
@@ -252,11 +258,13 @@ def test_several_problems_are_all_listed(tiny: Path) -> None:
 
 
 def test_text_rows_must_hold_the_tokenizer(tiny: Path) -> None:
-    swap(tiny / "CosyVoice-BlankEN" / "config.json", '"vocab_size": 640', '"vocab_size": 570')
-    edit(tiny / "llm.pt", lambda s: s.update({k: v[:570] for k, v in s.items() if v.shape == (640, 64)}))
-    assert inspect_checkpoint(tiny).problems == (
-        "CosyVoice-BlankEN/vocab.json: 556 pieces and the special tokens do not fit the model's 570 text rows",
-    )
+    pieces = len(json.loads((tiny / "CosyVoice-BlankEN" / "vocab.json").read_text()))
+    fewer = pieces + 14
+    swap(tiny / "CosyVoice-BlankEN" / "config.json", f'"vocab_size": {ROWS}', f'"vocab_size": {fewer}')
+    edit(tiny / "llm.pt", lambda s: s.update({k: v[:fewer] for k, v in s.items() if v.shape == (ROWS, 64)}))
+    (problem,) = inspect_checkpoint(tiny).problems
+    too_many = f"{pieces} pieces and the special tokens do not fit the model's {fewer} text rows"
+    assert problem == f"CosyVoice-BlankEN/vocab.json: {too_many}"
 
 
 def test_vocoder_saved_in_its_training_wrapper_is_sound(tiny: Path) -> None:

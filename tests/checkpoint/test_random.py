@@ -12,7 +12,8 @@ import torch
 
 from cosyvoice_core.checkpoint.layout import TEXT_EMBEDDING, TIED_HEAD, flow_layout, lm_layout, vocoder_layout
 from cosyvoice_core.checkpoint.official_yaml import official_yaml
-from cosyvoice_core.checkpoint.random import TINY, tiny_config, write_random_checkpoint
+from cosyvoice_core.checkpoint.random import TINY as TINY_BY_ITSELF
+from cosyvoice_core.checkpoint.random import tiny_config, write_random_checkpoint
 from cosyvoice_core.checkpoint.settings import read_model_config
 from cosyvoice_core.checkpoint.tensors import read_state
 from cosyvoice_core.config import FlowConfig, LMConfig, ModelConfig, SamplingConfig, VocoderConfig
@@ -24,6 +25,8 @@ from cosyvoice_core.lm.vocabulary import SpeechVocabulary
 from cosyvoice_core.vocoder.noise import SourceNoise
 from cosyvoice_core.vocoder.vocoder import Vocoder
 
+DEMO = Path(__file__).parents[2] / "checkpoints" / "demo"
+TINY = tiny_config(DEMO)
 WEIGHTS = ("llm.pt", "flow.pt", "hift.pt")
 
 UNUSUAL = ModelConfig(
@@ -36,7 +39,7 @@ UNUSUAL = ModelConfig(
         intermediate=40,
         rms_eps=1e-5,
         rope_theta=5e4,
-        text_rows=700,
+        text_rows=2000,
         max_positions=512,
         text_block=4,
         speech_block=9,
@@ -79,13 +82,12 @@ UNUSUAL = ModelConfig(
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    demo = Path(__file__).parents[2] / "checkpoints" / "demo"
-    return write_random_checkpoint(tmp_path_factory.mktemp("tiny"), tiny_config(demo), seed=0, front_end=demo).path
+    return write_random_checkpoint(tmp_path_factory.mktemp("tiny"), TINY, seed=0, front_end=DEMO).path
 
 
 def test_tiny_is_smaller_than_the_demo_and_reads_its_text_rows(demo_checkpoint: Path) -> None:
     demo, tiny = read_model_config(demo_checkpoint), tiny_config(demo_checkpoint)
-    assert tiny == TINY
+    assert replace(tiny, lm=replace(tiny.lm, text_rows=TINY_BY_ITSELF.lm.text_rows)) == TINY_BY_ITSELF
     assert tiny.lm.text_rows == demo.lm.text_rows
     assert tiny.lm.hidden < demo.lm.hidden
     assert tiny.flow.channels < demo.flow.channels
@@ -131,9 +133,8 @@ def test_every_parameter_is_random(tiny: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_tensors_and_another_seed_others(tmp_path: Path, tiny: Path) -> None:
-    demo = Path(__file__).parents[2] / "checkpoints" / "demo"
-    again = write_random_checkpoint(tmp_path / "again", TINY, seed=0, front_end=demo).path
-    other = write_random_checkpoint(tmp_path / "other", TINY, seed=1, front_end=demo).path
+    again = write_random_checkpoint(tmp_path / "again", TINY, seed=0, front_end=DEMO).path
+    other = write_random_checkpoint(tmp_path / "other", TINY, seed=1, front_end=DEMO).path
     for name in WEIGHTS:
         first, second, third = read_state(tiny / name), read_state(again / name), read_state(other / name)
         assert all(torch.equal(first[key], second[key]) for key in first)
@@ -161,7 +162,7 @@ def test_the_front_end_is_copied(tiny: Path, demo_checkpoint: Path) -> None:
 
 def test_a_front_end_with_too_many_text_ids_is_refused(tmp_path: Path, demo_checkpoint: Path) -> None:
     small = replace(TINY, lm=replace(TINY.lm, text_rows=100))
-    with pytest.raises(ValueError, match="640 text rows, the config only 100"):
+    with pytest.raises(ValueError, match=f"{TINY.lm.text_rows} text rows, the config only 100"):
         write_random_checkpoint(tmp_path, small, seed=0, front_end=demo_checkpoint)
 
 
