@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 _STAGES = ("data", "tokenizer", "speaker", "text", "lm", "flow", "vocoder", "pack", "evaluate")
@@ -30,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     scale = SCALES[options.scale]
     if options.minutes:
         scale = bounded(scale, options.minutes)
+    judge = scale.judge
+    judge = replace(judge, sentences=options.sentences or judge.sentences, seeds=options.seeds or judge.seeds)
+    scale = replace(scale, judge=judge)
     figures = Run(options.work, scale, options.seed, options.language).stage(options.stage)
     for name, value in figures.items():
         print(f"{options.stage}: {name}: {value:.4g}")
@@ -46,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--minutes", type=float, default=0.0, help="for all training together, divided between the stages (0: no bound)"
     )
+    parser.add_argument("--sentences", type=int, default=0, help="to judge by (0: as many as the scale says)")
+    parser.add_argument("--seeds", type=int, default=0, help="each sentence is judged with (0: as the scale says)")
     parser.add_argument("--threads", type=int, default=1, help="of the processor, for each stage (default: 1)")
     return parser
 
@@ -56,6 +62,7 @@ def _all(options: argparse.Namespace) -> int:
         command = [sys.executable, "-m", "tools.demo_voice", stage, "--work", str(options.work)]
         command += ["--scale", options.scale, "--seed", str(options.seed), "--language", options.language]
         command += ["--threads", str(options.threads), "--minutes", str(options.minutes)]
+        command += ["--sentences", str(options.sentences), "--seeds", str(options.seeds)]
         status = subprocess.run(command, check=False).returncode
         if status:
             print(f"stage {stage} ended with status {status}; the same command goes on from there", file=sys.stderr)
