@@ -36,11 +36,12 @@ async def test_utterances_of_ever_changing_lengths_leave_no_memory_behind(
     """
     synthesizer = Synthesizer.from_pretrained(str(demo_checkpoint))
     voice, chance = synthesizer.voice("demo_deep"), random.Random(7)
+    codes = synthesizer.config.flow.vocab_size
     vocoder = serve.get_deployment_handle("Vocoder", service.app_name)
     places = asyncio.Semaphore(2)
 
     def utterance(number: int) -> Utterance:
-        tokens = np.array([chance.randrange(6561) for _ in range(chance.randint(20, 110))], np.int32)
+        tokens = np.array([chance.randrange(codes) for _ in range(chance.randint(20, 110))], np.int32)
         return synthesizer.planner.conversion(tokens, voice, seed=number)
 
     async def speak(number: int) -> None:

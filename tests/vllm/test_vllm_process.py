@@ -110,6 +110,7 @@ async def test_the_shipped_checkpoint_is_spoken_by_either(
 ) -> None:
     """Converted, started and the same tokens, from the settings alone."""
     from cosyvoice_core.lm.request import TokenRequest
+    from cosyvoice_core.lm.vocabulary import SpeechVocabulary
     from deployments.speech_lm.vllm_engine import VllmTokenEngine
 
     monkeypatch.setenv("COSYVOICE_CACHE", str(tmp_path))
@@ -120,7 +121,8 @@ async def test_the_shipped_checkpoint_is_spoken_by_either(
         engine = make_engine(demo_checkpoint, config, args)
         assert engine.name == name
         try:
-            prompt = (6564, *range(6566 + 30, 6566 + 50), 6565)
+            vocabulary = SpeechVocabulary.cosyvoice2(config.lm.text_rows, config.lm.speech_tokens)
+            prompt = (vocabulary.sos, *vocabulary.text(range(30, 50)), vocabulary.task)
             request = TokenRequest(prompt, max_tokens=80, min_tokens=10, seed=3)
             spoken.append([id_ async for batch in engine.generate(request) for id_ in batch.ids])
         finally:
