@@ -69,6 +69,8 @@ class Tally:
     count: int = 0
     ended: int = 0
     clicks: int = 0
+    teacher_clicks: int = 0
+    teacher_s: float = 0.0
     sound_s: float = 0.0
     nearest: int = 0
     ratios: list[float] = field(default_factory=list)
@@ -87,6 +89,7 @@ class Tally:
             f"{name}: length to the teacher's, mean": float(np.mean(self.ratios)),
             f"{name}: lengths within 15 % of it": float(np.mean(np.abs(np.array(self.ratios) - 1) <= 0.15)),
             f"{name}: clicks per minute": 60 * self.clicks / self.sound_s,
+            f"{name}: clicks per minute of the teacher": 60 * self.teacher_clicks / self.teacher_s,
             f"{name}: spread of loudness, dB": float(np.std(self.loudness)),
             f"{name}: nearest to its own prompt": self.nearest / self.count,
         }
@@ -247,6 +250,8 @@ class _Judge:
             tally.count += 1
             tally.ended += said.ended
             tally.clicks += clicks(said.samples)
+            tally.teacher_clicks += clicks(theirs)
+            tally.teacher_s += len(theirs) / _RATE
             tally.sound_s += len(said.samples) / _RATE
             tally.ratios.append(len(said.samples) / len(theirs))
             tally.loudness.append(loudness_db(said.samples))
