@@ -81,9 +81,11 @@ async def test_pieces_sound_like_the_text_at_once(socket: ClientConnection, clie
 async def test_audio_comes_while_the_text_is_written(socket: ClientConnection) -> None:
     heard = Heard(socket)
     await start(socket)
-    await send(socket, "text", text="The train leaves at nine in the morning, and arrives in the city late, after ")
+    # Long enough for blocks of text beside all of the prompt's speech, whose own text is shorter than that.
+    written = "The train leaves at nine in the morning, and arrives in the city late, after many stops in small towns, "
+    await send(socket, "text", text=f"{written}where friendly people wait for it with heavy boxes and old bags, and ")
     await heard.until("audio")
-    await send(socket, "text", text="many stops.")
+    await send(socket, "text", text="slowly enter.")
     await send(socket, "end")
     await heard.until("done")
 
