@@ -52,7 +52,8 @@ def test_a_recording_is_spoken_as_by_the_model_in_one_process(
     with client.convert(path.read_bytes(), voice="demo_female", seed=3, speed=1.2) as stream:
         actual = stream.read()
     assert actual.shape == expected.shape
-    assert np.abs(actual - expected).max() < 1e-4
+    # Rounding moves the pitch, and adds up in the phase.
+    assert np.abs(actual - expected).max() < 1e-3
 
 
 def test_a_long_recording_is_spoken_to_its_end_when_a_stage_is_lost(
