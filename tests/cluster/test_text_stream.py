@@ -60,12 +60,18 @@ def test_pieces_at_random_sound_like_the_text_at_once(client: CosyVoiceClient) -
         assert np.abs(again - whole).max() < 1e-3
 
 
+# Long enough for blocks of text beside all of a prompt's speech, whose own text is shorter than that.
+GROWN = (
+    "The train leaves at nine in the morning, and arrives in the city late in the afternoon after many stops, "
+    "where friendly people wait for it with heavy boxes and old bags, and slowly enter, and some leave it "
+)
+
+
 def test_audio_starts_before_the_text_has_ended(service: LocalService, client: CosyVoiceClient) -> None:
     heard = threading.Event()
 
     def waiting_for_sound() -> Iterator[str]:
-        yield "The train leaves at nine in the morning, and arrives in the city late in the afternoon after many stops, "
-        yield "where friendly people wait for it with heavy boxes and old bags, and slowly enter, and some leave it "
+        yield GROWN
         assert heard.wait(60)
         yield "on the way. Thank you."
 
@@ -135,13 +141,13 @@ def test_sampling_settings_reach_the_model(client: CosyVoiceClient) -> None:
 def test_a_killed_stage_says_the_growing_text_again_from_where_it_was_heard(
     service: LocalService, client: CosyVoiceClient
 ) -> None:
-    expected = spoken(client, [TEXT])
+    expected = spoken(client, [GROWN, "on the way."])
     killed = threading.Event()
 
     def around_the_kill() -> Iterator[str]:
-        yield TEXT[:70]
+        yield GROWN
         assert killed.wait(60)
-        yield TEXT[70:]
+        yield "on the way."
 
     with client.speak_stream(around_the_kill(), voice="demo_female", seed=4, realtime=False) as stream:
         chunks = iter(stream)
