@@ -179,7 +179,7 @@ def test_the_card_says_which_bounds_are_kept() -> None:
         "figures": figures,
     }
     card = model_card(record_of(record), [("A sentence.", "a.png")])
-    assert "--sentences 2 --seeds 1`, a machine, a day." in card
+    assert "--sentences 2 --seeds 1`,\na machine, a day." in card
     assert "| one-shot: word error rate | 0.5 | 0.6 | yes |" in card
     assert "| one-shot: ends by itself | 0.5 | 0.995 | no |" in card
     assert "| one-shot: length to the teacher's, mean | 0.5 | 0.15 | no |" in card

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from tools.demo_voice.data.voices import SAVED, UNSEEN
@@ -60,9 +60,7 @@ BOUNDS = tuple(_bounds())
 
 
 def record_of(values: Mapping[str, Any]) -> Record:
-    return Record(
-        values["scale"], values["measured"], values["sentences"], values["seeds"], values["training"], values["figures"]
-    )
+    return Record(**{field.name: values[field.name] for field in fields(Record)})
 
 
 def model_card(record: Record, pictures: Sequence[tuple[str, str]]) -> str:
@@ -82,10 +80,11 @@ def _lines(record: Record, pictures: Sequence[tuple[str, str]]) -> Iterator[str]
     yield "those of espeak-ng's own sound of the same sentences and voices. Nearness by pitch and formants to the"
     yield f"teacher saying the same in each of {len(SAVED) + len(UNSEEN)} voices. No person has judged."
     yield "Everyday sentences are written by hand; the others are made from templates, and mean nothing."
-    yield "The real-time factor is that of the whole chain on one thread, first audio that of the default service, with one"
-    yield "listener at a time."
+    yield "The real-time factor is that of the whole chain on one thread, first audio that of the default service,"
+    yield "with one listener at a time."
     yield ""
-    yield f"`python -m tools.demo_voice evaluate --sentences {record.sentences} --seeds {record.seeds}`, {record.measured}."
+    yield f"`python -m tools.demo_voice evaluate --sentences {record.sentences} --seeds {record.seeds}`,"
+    yield f"{record.measured}."
     yield ""
     yield "| figure | value | bound | kept |"
     yield "|---|---|---|---|"

@@ -157,7 +157,7 @@ def where_and_when() -> str:
     """The machine, what is installed there, and the day."""
     software = Software.here()
     packages = (f"{name} {software.packages[name]}" for name in _TOLD if name in software.packages)
-    return f"{Machine.here()}, Python {software.python}, {', '.join(packages)}, {today()}"
+    return f"{Machine.here()}, Python {software.python}, {', '.join(packages)}, {today()[:10]}"
 
 
 def sentences_to_judge(corpus: Corpus, count: int) -> list[str]:
